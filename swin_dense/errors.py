@@ -1,0 +1,26 @@
+"""Mistakes in what a user gave: a path, a name, a file, a config.
+
+The text of such an error is the whole message: what came, where, what the rule is, what to do
+next. The commands print it without a traceback and end with status 2; every other exception is
+taken for a fault of ours and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A value, name or file content the user can mend."""
+
+
+class MissingInputError(InputError, FileNotFoundError):
+    """A path the user gave or named that is not there."""
+
+    def __str__(self) -> str:  # OSError would format its arguments as errno and file name
+        return str(self.args[0]) if self.args else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint ", did you mean ...?" when a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
