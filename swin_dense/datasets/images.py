@@ -1,0 +1,143 @@
+"""Pictures of every common kind as 8-bit RGB arrays, the same for training and for a demo.
+
+What a file means, decided once: the orientation tag is obeyed, transparent parts lie on white,
+16 bits are scaled to 8 (never clipped), of several frames or pages the first is taken, colour
+profiles are ignored. Half a file is an error, not a picture with a grey end.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from swin_dense.datasets.paths import require_file
+from swin_dense.errors import InputError, MissingInputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+PNG_END = b"IEND\xaeB\x60\x82"
+IMAGE_WIDTH, IMAGE_LENGTH, ORIENTATION = 0x0100, 0x0101, 0x0112
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
+DECODING_FAILED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """A picture file -> uint8 (H, W, 3), RGB, upright."""
+    return decode_rgb(require_file(path, "image").read_bytes(), str(path))
+
+
+def decode_rgb(data: bytes, name: str) -> np.ndarray:
+    """The content of a picture file -> uint8 (H, W, 3), RGB, upright.
+
+    Args:
+        name: what messages call it, a file name as a rule.
+    """
+    image = _open(data, name)
+    try:
+        image.load()
+    except DECODING_FAILED as error:
+        raise InputError(
+            f"{name}: the image is cut off or damaged: its {image.format} header says "
+            f"{image.width}x{image.height}, its {len(data)} bytes do not decode to that ({error}). "
+            "Copy or download it again, or leave it out."
+        ) from error
+    # The pixels of a PNG may be complete although its end is lost, and a lost end means that the
+    # copy stopped: Pillow does not mind, we do.
+    if image.format == "PNG" and data.rfind(PNG_END) < 0:
+        raise InputError(
+            f"{name}: the PNG is cut off: its {len(data)} bytes lack the closing IEND chunk. "
+            "Copy or download it again, or leave it out."
+        )
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image, name)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of what `read_rgb` would return, from the header alone."""
+    path = require_file(path, "image")
+    with path.open("rb") as file:
+        image = _open(file, str(path))
+        width, height = image.size
+        if image.format == "TIFF":  # Pillow turns the size of this kind alone before it is loaded
+            width, height = (image.tag_v2[tag] for tag in (IMAGE_WIDTH, IMAGE_LENGTH))
+        return (width, height) if _orientation(image) in SIDEWAYS else (height, width)
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """A file -> itself; a folder -> the pictures in it, known by suffix, sorted by name."""
+    path = Path(path)
+    if not path.exists():
+        raise MissingInputError(f"{path}: no such file or folder. Name an image or a folder.")
+    if not path.is_dir():
+        return [path]
+    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    found = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+    if found:
+        return found
+    seen = collections.Counter(
+        "folders" if entry.is_dir() else entry.suffix or "without suffix" for entry in entries
+    )
+    listing = ", ".join(f"{count} {kind}" for kind, count in seen.most_common()) or "nothing at all"
+    raise InputError(
+        f"{path}: no image in this folder. Known suffixes are {' '.join(SUFFIXES)} in either case; "
+        f"it has {listing}. Name the folder of the images itself: folders inside are not searched."
+    )
+
+
+def _open(data: bytes | io.BufferedReader, name: str) -> Image.Image:
+    """Read the header; the pixels come later."""
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    start = stream.read(16)
+    stream.seek(0)
+    if not start:
+        raise InputError(f"{name}: the image file is empty (0 bytes). Copy it again.")
+    try:
+        return Image.open(stream)
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{name}: this is no image of a known kind, or its header is cut off; it begins with "
+            f"{start!r}. Use JPEG, PNG, BMP, TIFF or WebP; a new suffix does not convert a file."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: the image is too large ({error}). Cut it into tiles.") from error
+    except DECODING_FAILED as error:
+        raise InputError(
+            f"{name}: the image header is cut off or damaged ({error}). Copy the file again."
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except DECODING_FAILED:  # a broken note beside a good picture: viewers ignore it too
+        return 1
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    # A PNG has at most 16 bits per sample, whatever mode Pillow holds them in.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return _grey_to_rgb(np.array(image))
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"{name}: 32 bits per sample have no fixed range from black to white "
+            f"({image.format}, mode {image.mode}). Convert the image to 8 or 16 bits first, with "
+            "the range that suits the data."
+        )
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
+    """(H, W) of 0..65535 -> uint8 (H, W, 3): 65535 = 255 * 257, rounded to nearest."""
+    eight_bits = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(eight_bits[..., None], 3, axis=2)

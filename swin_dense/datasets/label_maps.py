@@ -1,0 +1,355 @@
+"""Data sets of label maps (one image of class numbers per picture), read by an explicit table.
+
+A `LabelTable` says for every number in the files which class it is or that it is ignored. Nothing
+is shifted, cut or guessed: a number outside the table is an error, for the first class lost by an
+offset is the usual way to a score of zero.
+
+Letters: h w a label map; raw: numbers as in the file; index: position in `LabelTable.classes`.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from swin_dense.datasets.images import DECODING_FAILED, SUFFIXES, image_size
+from swin_dense.datasets.paths import first_names, require_file, require_folder
+from swin_dense.errors import InputError
+
+IGNORE = 255  # the index of pixels that no loss and no score looks at; fixed by mmseg
+MOST_CLASSES = 255  # indices 0..254
+
+IGNORED = "(ignored)"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTable:
+    """Raw value -> class.
+
+    Args:
+        classes: names; the position of a name is its index.
+        values: raw value -> index, several values may share one; None for `first_value`,
+            `first_value` + 1, ... in the order of `classes`.
+        first_value: raw value of the first class where `values` is None, 1 for ADE20K.
+        ignore: raw values to leave out of loss and scores.
+    """
+
+    classes: tuple[str, ...]
+    values: Mapping[int, int] | None = None
+    first_value: int = 0
+    ignore: tuple[int, ...] = (IGNORE,)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.classes, str) or not self.classes:
+            raise InputError(
+                f"label table: a tuple of class names is needed, got {self.classes!r}."
+            )
+        twice = [n for n, count in collections.Counter(self.classes).items() if count > 1]
+        if twice:
+            raise InputError(f"label table: class names {twice} come twice. Rename one of each.")
+        if len(self.classes) > MOST_CLASSES:
+            raise InputError(
+                f"label table: at most {MOST_CLASSES} classes, for index {IGNORE} means ignored; "
+                f"got {len(self.classes)}. Merge classes with `values`, or ignore the rare ones."
+            )
+        if self.values is not None and self.first_value:
+            raise InputError(
+                f"label table: `values` says all, first_value={self.first_value} would be unused. "
+                "Give one of the two."
+            )
+        bad = {v: i for v, i in self.raw_to_index.items() if i not in range(len(self.classes))}
+        if bad:
+            raise InputError(
+                f"label table: indices go from 0 to {len(self.classes) - 1}, got {bad} (raw value: "
+                "index). To leave a raw value out, put it in `ignore`."
+            )
+        both = sorted(set(self.raw_to_index) & set(self.ignore))
+        if both:
+            raise InputError(
+                f"label table: raw values {both} are both a class and ignored. Take them out of "
+                "`ignore` or `values`."
+            )
+        without = set(range(len(self.classes))) - set(self.raw_to_index.values())
+        if without:
+            names = [self.classes[i] for i in sorted(without)]
+            raise InputError(f"label table: classes {names} have no raw value. Add or remove them.")
+
+    @functools.cached_property
+    def raw_to_index(self) -> dict[int, int]:
+        if self.values is not None:
+            return dict(self.values)
+        return {self.first_value + index: index for index in range(len(self.classes))}
+
+    def lookup(self, raw: np.ndarray, name: str = "label map") -> np.ndarray:
+        """Integers (h, w) -> uint8 (h, w) of class index, or 255 where ignored.
+
+        Args:
+            name: the file, for messages.
+        """
+        slots = self._slots
+        if raw.size and (raw.min() < 0 or raw.max() >= len(slots)):
+            index = np.full(raw.shape, -1, np.int16)
+            inside = (raw >= 0) & (raw < len(slots))
+            index[inside] = slots[raw[inside]]
+        else:
+            index = slots[raw]
+        if (index < 0).any():
+            values, pixels = np.unique(raw[index < 0], return_counts=True)
+            unknown = dict(zip(values.tolist(), pixels.tolist(), strict=True))
+            raise InputError(f"{name}: {self._explain(unknown, set(np.unique(raw).tolist()))}")
+        return index.astype(np.uint8)
+
+    def describe(self) -> str:
+        """The table as text: one line per raw value."""
+        named = {
+            raw: f"{index:>3} {self.classes[index]}" for raw, index in self.raw_to_index.items()
+        }
+        named |= dict.fromkeys(self.ignore, f"{IGNORE:>3} {IGNORED}")
+        rows = [f"{raw:>9}  {named[raw]}" for raw in sorted(named)]
+        return "\n".join(["raw value  index class", *rows])
+
+    @functools.cached_property
+    def _slots(self) -> np.ndarray:
+        """Index by raw value; -1 for values that are not in the table."""
+        known = self.raw_to_index | dict.fromkeys(self.ignore, IGNORE)
+        slots = np.full(max(256, max(known) + 1), -1, np.int16)
+        for raw, index in known.items():
+            slots[raw] = index
+        return slots
+
+    def _explain(self, unknown: Mapping[int, int], found: set[int]) -> str:
+        """Say which values the table lacks (value: pixels), and what would mend it."""
+        counts = ", ".join(f"{v} ({n} pixels)" for v, n in list(unknown.items())[:8])
+        more = f" and {len(unknown) - 8} more values" if len(unknown) > 8 else ""
+        classes = sorted(self.raw_to_index)
+        return (
+            f"every value of a label map must be a class or ignored; not in the table: "
+            f"{counts}{more}. The table has {len(self.classes)} classes with values {classes[0]} "
+            f"to {classes[-1]}, ignored: {list(self.ignore)}. {self._remedy(set(unknown), found)}"
+        )
+
+    def _remedy(self, unknown: set[int], found: set[int]) -> str:
+        count = len(self.classes)
+        if found == {0, 255} and count == 2:
+            return BINARY_REMEDY
+        numbered = found - set(self.ignore)
+        if (
+            self.values is None
+            and self.first_value == 0
+            and unknown == {count}
+            and 0 not in numbered
+        ):
+            return f"The values look like 1 to {count}: say first_value=1."
+        if self.values is None and self.first_value == 0 and unknown == {count}:
+            return (
+                f"If value 0 is 'other' and no class, say first_value=1, ignore=(0,); if {count} "
+                "is a class, add its name; if it means nothing, put it in `ignore`."
+            )
+        if unknown == {0} and self.first_value == 1:
+            return "If 0 is 'other', say ignore=(0,); if it is the first class, say first_value=0."
+        return "Add the classes, map the values with `values`, or put them in `ignore`."
+
+
+BINARY_REMEDY = (
+    "Values 0 and 255 alone are a mask of two classes, and 255 would be ignored: say "
+    "values={0: 0, 255: 1}, ignore=()."
+)
+
+
+def read_classes_file(path: str | Path) -> tuple[str, ...]:
+    """One class name per line, in the order of the raw values; "#" starts a comment line."""
+    try:
+        text = require_file(path, "file of class names").read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be UTF-8 text ({error}). Save it as UTF-8.") from error
+    lines = [line.strip() for line in text.splitlines()]
+    names = tuple(line for line in lines if line and not line.startswith("#"))
+    if not names:
+        raise InputError(f"{path}: no class name in the file. Write one name per line.")
+    return names
+
+
+def read_label_map(path: str | Path) -> np.ndarray:
+    """A file of 1 to 16 bits, grey or with a palette -> int32 (h, w) of its raw values."""
+    data = require_file(path, "label map").read_bytes()
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (UnidentifiedImageError, *DECODING_FAILED) as error:
+        raise InputError(
+            f"{path}: the label map is no image, cut off or damaged ({len(data)} bytes, {error}). "
+            "Copy or export it again."
+        ) from error
+    if image.format in ("JPEG", "WEBP"):
+        raise InputError(
+            f"{path}: a label map must be stored without loss, {image.format} changes the numbers. "
+            "Export the label maps again as PNG."
+        )
+    # "P" holds the numbers themselves; its palette is only for the eye.
+    if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
+        return np.array(image).astype(np.int32) // _grey_step(data, image)
+    kind = f"{image.mode}, {len(image.getbands())} channel(s)"
+    if image.mode == "RGB" and not np.ptp(np.array(image), axis=2).any():
+        remedy = "All channels are equal: keep one of them, as with Pillow's convert('L')."
+    else:
+        remedy = "Convert colours to class numbers first, one number per colour."
+    raise InputError(f"{path}: a label map has one channel of whole numbers, got {kind}. {remedy}")
+
+
+def _grey_step(data: bytes, image: Image.Image) -> int:
+    """Pillow stretches grey PNGs of 2 and 4 bits to 0..255; the step between two raw values."""
+    bits, colour = (data[24], data[25]) if image.format == "PNG" else (8, 0)
+    return {2: 85, 4: 17}.get(bits, 1) if colour == 0 and image.mode == "L" else 1
+
+
+def pair_files(
+    image_dir: str | Path,
+    label_dir: str | Path,
+    image_suffixes: str | tuple[str, ...] = SUFFIXES,
+    label_suffix: str = ".png",
+) -> list[tuple[Path, Path]]:
+    """Images and label maps with the same name, in folders inside too, sorted by name.
+
+    Args:
+        image_suffixes, label_suffix: what names end with in either case; all before it must be
+            equal. They may be longer than a file type, like "_leftImg8bit.png".
+    """
+    image_dir = require_folder(image_dir, "image folder")
+    label_dir = require_folder(label_dir, "folder of label maps")
+    suffixes = (image_suffixes,) if isinstance(image_suffixes, str) else tuple(image_suffixes)
+    labels = _by_stem(label_dir, (label_suffix,))
+    same = image_dir.resolve() == label_dir.resolve()
+    images = _by_stem(image_dir, suffixes, except_for=set(labels.values()) if same else set())
+    for folder, files, wanted in ((image_dir, images, suffixes), (label_dir, labels, label_suffix)):
+        if not files:
+            there = first_names(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+            raise InputError(
+                f"{folder}: no file ends with {wanted}; it has {there}. Correct either."
+            )
+    bare, unused = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
+    if bare or unused:
+        problems = []
+        if bare:
+            names = first_names([str(images[stem].name) for stem in bare])
+            problems.append(f"{len(bare)} of {len(images)} images have no label map: {names}")
+        if unused:
+            names = first_names([str(labels[stem].name) for stem in unused])
+            problems.append(f"{len(unused)} of {len(labels)} label maps have no image: {names}")
+        raise InputError(
+            f"{image_dir} and {label_dir}: an image and its label map have the same name up to the "
+            f"suffix ({' '.join(suffixes)}; {label_suffix}). {'; '.join(problems)}. Add or remove "
+            "files, or correct the suffixes."
+        )
+    return [(images[stem], labels[stem]) for stem in sorted(images)]
+
+
+def _by_stem(
+    folder: Path, suffixes: tuple[str, ...], except_for: set[Path] = frozenset()
+) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for place, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            path = Path(place, name)
+            ends = [s for s in suffixes if name.lower().endswith(s.lower())]
+            if not ends or name.startswith(".") or path in except_for:
+                continue
+            stem = path.relative_to(folder).as_posix()[: -max(map(len, ends))]
+            if stem in found:
+                raise InputError(
+                    f"{folder}: {found[stem].name} and {name} have the same name up to the suffix, "
+                    "so neither can be paired. Keep one of them."
+                )
+            found[stem] = path
+    return found
+
+
+@dataclasses.dataclass
+class Summary:
+    """What a look at some of the label maps found."""
+
+    pairs: int
+    looked_at: int
+    table: LabelTable
+    shares: dict[str, float]  # class -> share of all pixels looked at
+    ignored: float  # share of pixels
+    never: list[str]  # classes without a pixel
+    warnings: list[str]
+
+    def describe(self) -> str:
+        """How many were looked at; the label table with each class's share; the warnings."""
+        lines = [f"{self.pairs} images with label maps, {self.looked_at} of them looked at"]
+        shares = {**self.shares, IGNORED: self.ignored}
+        for i, row in enumerate(self.table.describe().splitlines()):
+            name = row.split(maxsplit=2)[-1]
+            seen = "pixels" if i == 0 else f"{shares.pop(name):.2%}" if name in shares else ""
+            lines.append(f"{row:<40} {seen:>8}".rstrip())
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
+
+def check(
+    image_dir: str | Path,
+    label_dir: str | Path,
+    table: LabelTable,
+    sample: int = 50,
+    image_suffixes: str | tuple[str, ...] = SUFFIXES,
+    label_suffix: str = ".png",
+) -> Summary:
+    """Pair all files; read up to `sample` label maps, evenly spaced; compare with the table."""
+    pairs = pair_files(image_dir, label_dir, image_suffixes, label_suffix)
+    count = min(sample, len(pairs))
+    chosen = [pairs[i * len(pairs) // count] for i in range(count)]
+    pixels: collections.Counter = collections.Counter()  # per raw value
+    first_file: dict[int, Path] = {}
+    for image, label in chosen:
+        raw = read_label_map(label)
+        _same_size(image, label, raw.shape)
+        values, counts = np.unique(raw, return_counts=True)
+        for value, number in zip(values.tolist(), counts.tolist(), strict=True):
+            pixels[value] += number
+            first_file.setdefault(value, label)
+    index_of = table.raw_to_index
+    unknown = {v: pixels[v] for v in sorted(pixels) if v not in index_of and v not in table.ignore}
+    if unknown:
+        raise InputError(
+            f"{label_dir} ({count} of {len(pairs)} label maps looked at, {min(unknown)} first in "
+            f"{first_file[min(unknown)].name}): {table._explain(unknown, set(pixels))}"
+        )
+    if set(pixels) == {0, 255} and 255 in table.ignore and len(table.classes) == 2:
+        raise InputError(f"{label_dir} ({count} label maps looked at): {BINARY_REMEDY}")
+    return _summarise(pixels, table, len(pairs), count)
+
+
+def _same_size(image: Path, label: Path, label_hw: tuple[int, ...]) -> None:
+    image_hw = image_size(image)
+    if image_hw == tuple(label_hw):
+        return
+    turned = ""
+    if image_hw[::-1] == tuple(label_hw):
+        turned = " The image may carry an orientation tag that the label map was made without."
+    raise InputError(
+        f"{label}: a label map has the size of its image; it is {label_hw[1]}x{label_hw[0]}, "
+        f"{image} is {image_hw[1]}x{image_hw[0]} (width x height).{turned} Export it again."
+    )
+
+
+def _summarise(pixels: collections.Counter, table: LabelTable, pairs: int, count: int) -> Summary:
+    total = sum(pixels.values())
+    shares = dict.fromkeys(table.classes, 0.0)
+    for raw, index in table.raw_to_index.items():
+        shares[table.classes[index]] += pixels[raw] / total
+    ignored = sum(pixels[raw] for raw in table.ignore) / total
+    never = [name for name, share in shares.items() if not share]
+    warnings = []
+    if never:
+        warnings.append(f"classes without a pixel in {count} label maps: {first_names(never, 10)}")
+    if ignored > 0.5:
+        warnings.append(f"{ignored:.0%} of the pixels are ignored: look at the label table")
+    return Summary(pairs, count, table, shares, ignored, never, warnings)
