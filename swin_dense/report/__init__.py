@@ -1,0 +1,1 @@
+"""Numbers and predictions as text and pictures. Knows nothing of models."""

@@ -1,0 +1,52 @@
+"""Evaluation numbers as text tables."""
+
+from collections.abc import Mapping
+
+FRACTION_FAMILIES = ("bbox", "segm")  # COCO's numbers lie between 0 and 1, mmseg's are percent
+
+
+def overall(numbers: Mapping[str, float]) -> str:
+    """One column for each kind of evaluation ("bbox_AP" -> column bbox, row AP)."""
+    families = [f for f in FRACTION_FAMILIES if any(n.startswith(f + "_") for n in numbers)]
+    if not families:
+        return grid(["", "percent"], [[name, _percent(v)] for name, v in numbers.items()])
+    rows = dict.fromkeys(
+        n.removeprefix(f + "_") for n in numbers for f in families if n.startswith(f)
+    )
+    return grid(
+        ["", *families],
+        [[row, *(_fraction(numbers.get(f"{f}_{row}")) for f in families)] for row in rows],
+    )
+
+
+def by_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
+    """One row for each class, one column for each number."""
+    columns = list(dict.fromkeys(c for row in per_class.values() for c in row))
+    show = _fraction if any(c.startswith(FRACTION_FAMILIES) for c in columns) else _percent
+    return grid(
+        ["class", *columns],
+        [[name, *(show(row.get(c)) for c in columns)] for name, row in per_class.items()],
+    )
+
+
+def grid(header: list[str], rows: list[list[str]]) -> str:
+    """Columns padded to their widest cell, the first to the left, the others to the right."""
+    table = [header, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _fraction(value: float | None) -> str:
+    """-1 is COCO's way to say that nothing of the kind exists."""
+    return "-" if value is None or value != value or value < 0 else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.2f}"
