@@ -14,6 +14,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swin_dense.errors import InputError
 from swin_dense.ops.window_attention import window_attention
 from swin_dense.registry import MODELS
 
@@ -29,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(name: str) -> dict[str, Any]:
     """The constructor arguments of a size of the paper: tiny, small, base or large."""
     if name not in PRESETS:
-        raise ValueError(f"Swin: no preset is called {name!r}. Choose from {', '.join(PRESETS)}.")
+        raise InputError(f"Swin: no preset is called {name!r}. Choose from {', '.join(PRESETS)}.")
     return dict(PRESETS[name])
 
 
@@ -360,13 +361,13 @@ class Swin(BaseModule):
 
     def _check_image(self, image: Tensor) -> None:
         if image.dim() != 4 or image.shape[1] != self.in_channels:
-            raise ValueError(
+            raise InputError(
                 f"Swin: images come as (B, {self.in_channels}, height, width), this has shape "
                 f"{tuple(image.shape)}. Set in_channels to what the data has, or mend the data."
             )
         if min(image.shape[-2:]) < self.patch_size:
             height, width = image.shape[-2:]
-            raise ValueError(
+            raise InputError(
                 f"Swin: an image of {height}x{width} pixels is a size smaller than one patch. The "
                 f"smallest allowed is {self.patch_size}x{self.patch_size}; resize or drop it."
             )
@@ -381,24 +382,24 @@ def _check_sizes(
     drop_path_rate: float,
 ) -> None:
     if len(depths) != len(num_heads) or min(depths, default=0) < 1:
-        raise ValueError(
+        raise InputError(
             f"Swin: depths and num_heads have one number per stage, depths at least 1; got depths "
             f"{tuple(depths)} and num_heads {tuple(num_heads)}. Give both the same length."
         )
     for stage, heads in enumerate(num_heads):
         channels = embed_dim * 2**stage
         if heads < 1 or channels < 1 or channels % heads:
-            raise ValueError(
+            raise InputError(
                 f"Swin: heads divide the channels; stage {stage} has {channels} channels "
                 f"(embed_dim {embed_dim}) and {heads} heads. Change embed_dim or num_heads."
             )
     if window_size < 1 or patch_size < 1:
-        raise ValueError(
+        raise InputError(
             f"Swin: window_size and patch_size are at least 1; got {window_size} and "
             f"{patch_size}. The paper has 7 and 4."
         )
     if not 0 <= drop_path_rate < 1:
-        raise ValueError(
+        raise InputError(
             f"Swin: drop_path_rate is a share from 0 to below 1; got {drop_path_rate}. "
             "Usual values are 0.1 to 0.5."
         )
@@ -407,12 +408,12 @@ def _check_sizes(
 def _check_choices(stages: int, out_indices: Sequence[int], frozen_stages: int) -> None:
     wanted = list(out_indices)
     if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0 or wanted[-1] >= stages:
-        raise ValueError(
+        raise InputError(
             f"Swin: out_indices are stages from 0 to {stages - 1}, in growing order, each once; "
             f"got {tuple(wanted)}. Try {tuple(range(stages))}."
         )
     if not -1 <= frozen_stages <= stages + 1:
-        raise ValueError(
+        raise InputError(
             f"Swin: frozen_stages is -1 (all trains) to {stages + 1} (all {stages} stages "
             f"frozen); got {frozen_stages}. Freeze the first n stages with n + 1."
         )

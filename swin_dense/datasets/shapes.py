@@ -48,12 +48,12 @@ CATEGORY_IDS = dict(zip(CLASSES, (3, 5, 8, 12, 13, 21), strict=True))
 
 VERSION = 1  # raised whenever the same parameters give other pictures
 SPLITS = ("train", "val")
-MIN_VISIBLE = 0.5  # of the object inside the image
+MIN_VISIBLE = 0.65  # of the object inside the image
 MIN_PIXELS = 40
 # Object sizes (square root of the area, pixels) within the three ranges of COCO's AP, and how
 # often each is drawn. Large ones are drawn more often than they stay, for they rarely fit.
-SIZE_RANGES = ((11, 32), (32, 96), (104, 150))
-SIZE_CHANCES = (0.35, 0.35, 0.30)
+SIZE_RANGES = ((14, 32), (32, 72), (98, 112))
+SIZE_CHANCES = (0.30, 0.58, 0.12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def draw(seed: int, split: str, index: int, size: tuple[int, int]) -> tuple[np.n
     canvas, owner = _ground(rng, size), np.zeros(size, np.int32)
     classes: list[int] = []
     areas: list[int] = []  # of each object as it was when nothing lay over it
-    wanted = int(rng.integers(2, 9))
+    wanted = int(rng.integers(2, 8))
     for object_size in sorted((_random_size(rng, size) for _ in range(wanted)), reverse=True):
         for _ in range(6):
             kind = int(rng.integers(len(CLASSES)))
@@ -228,6 +228,9 @@ def _place(
 
 # Colour.
 
+# How often a pattern is drawn: flat, gradient, stripes, checks, dots, clouds.
+OBJECT_PATTERNS = (0.30, 0.22, 0.12, 0.12, 0.12, 0.12)
+GROUND_PATTERNS = (0.30, 0.30, 0.08, 0.08, 0.08, 0.16)
 SHADOW_SHIFT = (3, 2)  # rows, columns
 SHADOW_BLUR = 5.0
 SHADOW_REACH = 8
@@ -237,7 +240,7 @@ SHADOW_DEPTH = 0.45
 def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     y, x = np.mgrid[: size[0], : size[1]]
     first, second = _two_colours(rng, saturation=(0.05, 0.5), value=(0.3, 0.95))
-    return _blend(first, second, 0.7 * _texture(rng, x, y))
+    return _blend(first, second, 0.7 * _texture(rng, x, y, GROUND_PATTERNS))
 
 
 def _paint(
@@ -259,7 +262,7 @@ def _paint(
             break
     y, x = np.mgrid[window]
     cover = np.clip(0.5 - inside, 0, 1)[..., None]
-    behind += cover * (_blend(first, second, _texture(rng, x, y)) - behind)
+    behind += cover * (_blend(first, second, _texture(rng, x, y, OBJECT_PATTERNS)) - behind)
 
 
 def _two_colours(
@@ -286,9 +289,11 @@ def _blend(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarr
     return first + share[..., None] * (second - first)
 
 
-def _texture(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _texture(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, chances: tuple[float, ...]
+) -> np.ndarray:
     """Share of the second colour at each pixel, 0 to 1: one of six patterns, turned at random."""
-    pattern = int(rng.integers(6))
+    pattern = int(np.searchsorted(np.cumsum(chances)[:-1], rng.random(), side="right"))
     turn, period, phase = rng.uniform(0, 2 * np.pi), rng.uniform(7, 24), rng.uniform(0, 24)
     cos, sin = np.cos(turn), np.sin(turn)
     along, across = cos * x + sin * y + phase, cos * y - sin * x + phase

@@ -1,0 +1,116 @@
+"""What the ops should give, one number at a time in float64: slow on purpose, nothing broadcast."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+
+def iou(a: list[float], b: list[float], offset: int) -> float:
+    """Intersection over union; 0 where that is no number."""
+    if any(map(math.isnan, [*a, *b])):
+        return 0.0
+    across = min(a[2], b[2]) - max(a[0], b[0]) + offset
+    down = min(a[3], b[3]) - max(a[1], b[1]) + offset
+    if across <= 0 or down <= 0:
+        return 0.0
+    area_a = (a[2] - a[0] + offset) * (a[3] - a[1] + offset)
+    area_b = (b[2] - b[0] + offset) * (b[3] - b[1] + offset)
+    return across * down / (area_a + area_b - across * down)
+
+
+def nms(boxes: Tensor, scores: Tensor, threshold: float, offset: int) -> list[int]:
+    rows = boxes.double().tolist()
+    rank = [-math.inf if math.isnan(s) else s for s in scores.double().tolist()]
+    kept: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: (-rank[i], i)):
+        if all(iou(rows[i], rows[j], offset) <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    threshold: float,
+    sigma: float,
+    min_score: float,
+    method: str,
+    offset: int,
+) -> tuple[list[int], list[float]]:
+    rows = boxes.double().tolist()
+    left = {i: s for i, s in enumerate(scores.double().tolist()) if s >= min_score}
+    taken, lowered = [], []
+    while left:
+        best = max(left, key=lambda i: (left[i], -i))
+        taken.append(best)
+        lowered.append(left.pop(best))
+        for i in list(left):
+            shared = iou(rows[best], rows[i], offset)
+            if method == "gaussian":
+                left[i] *= math.exp(-(shared**2) / sigma)
+            elif shared >= threshold:
+                left[i] *= 1 - shared if method == "linear" else 0
+            if left[i] < min_score:
+                del left[i]
+    return taken, lowered
+
+
+def hat(at: float, position: int, size: int) -> float:
+    """How much of a position a sample reads: a triangle, flat beyond the first and last."""
+    return max(0.0, 1 - abs(min(max(at, 0), size - 1) - position))
+
+
+def roi_samples(roi: list[float], i, j, bins, scale, ratio, aligned):
+    """The samples (y, x) of bin (i, j) of a box."""
+    shift = 0.5 if aligned else 0.0
+    x1, y1, x2, y2 = (c * scale - shift for c in roi[1:])
+    smallest = 0.0 if aligned else 1.0
+    down, across = (
+        max(length, smallest) / n for length, n in zip((y2 - y1, x2 - x1), bins, strict=True)
+    )
+    rows, columns = ratio or math.ceil(down), ratio or math.ceil(across)
+    return [
+        (y1 + i * down + (s + 0.5) * down / rows, x1 + j * across + (t + 0.5) * across / columns)
+        for s in range(rows)
+        for t in range(columns)
+    ]
+
+
+def inside(y: float, x: float, height: int, width: int) -> bool:
+    return -1 <= y <= height and -1 <= x <= width
+
+
+def roi_align(features, rois, bins, scale=1.0, ratio=0, mode="avg", aligned=True) -> Tensor:
+    _, channels, height, width = features.shape
+    out = torch.zeros(len(rois), channels, *bins, dtype=torch.float64)
+    for k, c, i, j in itertools.product(*map(range, out.shape)):
+        roi = rois[k].double().tolist()
+        plane = features[int(roi[0]), c].double().tolist()
+        values = []
+        for y, x in roi_samples(roi, i, j, bins, scale, ratio, aligned):
+            value = 0.0
+            if inside(y, x, height, width):
+                for h, w in itertools.product(range(height), range(width)):
+                    value += hat(y, h, height) * hat(x, w, width) * plane[h][w]
+            values.append(value)
+        if values:
+            out[k, c, i, j] = max(values) if mode == "max" else sum(values) / len(values)
+    return out
+
+
+def roi_align_backward(grad, rois, shape, scale=1.0, ratio=0, aligned=True) -> Tensor:
+    """Of mode "avg"."""
+    out = torch.zeros(shape, dtype=torch.float64)
+    height, width = shape[2:]
+    for k, c, i, j in itertools.product(*map(range, grad.shape)):
+        roi = rois[k].double().tolist()
+        samples = roi_samples(roi, i, j, grad.shape[2:], scale, ratio, aligned)
+        for y, x in samples:
+            if not inside(y, x, height, width):
+                continue
+            for h, w in itertools.product(range(height), range(width)):
+                share = hat(y, h, height) * hat(x, w, width) / len(samples)
+                out[int(roi[0]), c, h, w] += share * grad[k, c, i, j].item()
+    return out

@@ -1,0 +1,140 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_nms import needs_kernels
+
+from swin_dense.ops import extension
+
+ROOT = Path(__file__).parents[2]
+OPS = ROOT / "swin_dense" / "ops"
+
+# Every op against its reference, on whatever path is in use; prints what that is.
+TRY_ALL = """
+import torch
+from swin_dense import ops
+from swin_dense.ops import reference
+torch.manual_seed(0)
+features = torch.randn(2, 19, 11, 13, requires_grad=True)
+rois = torch.tensor([[1, 0.5, 2.5, 9, 7], [0, -3, 1, 5, 4.5]])
+for mode in ("avg", "max"):
+    out = ops.roi_align(features, rois, (3, 2), mode=mode)
+    right = reference.roi_align(features.detach(), rois, 3, 2, 1.0, 0, mode == "max", True)
+    torch.testing.assert_close(out, right[0])
+    weights = torch.rand_like(out)
+    (grad,) = torch.autograd.grad(out, features, weights)
+    rest = (*features.shape, 1.0, 0, mode == "max", True)
+    torch.testing.assert_close(grad, reference.roi_align_backward(weights, rois, *right[1:], *rest))
+boxes = torch.rand(300, 4) * 20 + torch.tensor([0, 0, 30, 30])
+scores = torch.rand(300)
+assert torch.equal(ops.nms(boxes, scores, 0.6), reference.nms(boxes, scores, 0.6, 0))
+soft = ops.soft_nms(boxes, scores, 0.6), reference.soft_nms(boxes, scores, 0.6, 0.5, 1e-3, 1, 0)
+assert all(map(torch.equal, *soft))
+print(ops.extension.describe())
+"""
+
+
+def run(*arguments, cwd=ROOT, **environment):
+    # What these tests ask must not depend on the switches they are run under.
+    unset = {name: value for name, value in os.environ.items() if "SWIN_DENSE" not in name}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**unset, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_without_kernels_the_ops_are_their_references():
+    done = run("-c", TRY_ALL, SWIN_DENSE_KERNELS="off")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "kernels: none, switched off by SWIN_DENSE_KERNELS=off\n"
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", ["portable", "avx2"])
+def test_every_level_gives_the_same(level):
+    done = run("-c", TRY_ALL, SWIN_DENSE_CPU_LEVEL=level)
+    assert done.returncode == 0, done.stderr
+    names = {"portable", level} if level == "avx2" else {level}  # not every machine has AVX2
+    assert any(done.stdout.startswith(f"kernels: cpu ({name})") for name in names)
+
+
+def test_a_misspelt_switch_is_an_error():
+    done = run("-c", "import swin_dense.ops", SWIN_DENSE_KERNELS="0")
+    assert "SWIN_DENSE_KERNELS is 'on' or 'off', not '0'. Correct or unset it." in done.stderr
+
+
+def test_needs_torch_only():
+    done = run("-c", "import sys, swin_dense.ops; print(*sorted(sys.modules))")
+    roots = {name.split(".")[0] for name in done.stdout.split()}
+    assert "torch" in roots
+    assert not roots & {"mmcv", "mmdet", "mmengine", "mmseg", "torchvision", "timm", "PIL"}
+
+
+@needs_kernels
+def test_says_what_is_loaded():
+    assert re.fullmatch(r"avx512|avx2|portable", extension.loaded()["cpu"])
+    assert extension.describe().startswith(f"kernels: cpu ({extension.loaded()['cpu']})")
+    assert ("cuda" in extension.describe()) == (torch.version.cuda is not None)
+
+
+def test_a_library_that_does_not_load_is_an_error(tmp_path):
+    broken = tmp_path / "_cpu.so"
+    broken.write_text("no library")
+    with pytest.raises(RuntimeError, match=rf"{broken} does not load: .*Build it again .*=off"):
+        extension._open(broken)
+
+
+@needs_kernels
+@pytest.mark.parametrize("path", sorted(OPS.glob("_*.so")), ids=lambda path: path.name)
+def test_libraries_know_no_python(path):
+    assert not re.findall(rb"\0_?Py[A-Z_][A-Za-z]+", path.read_bytes())
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The parts of the project that setup.py needs, nothing built."""
+    for name in ("setup.py", "setup.cfg", "swin_dense/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(OPS, tmp_path / "swin_dense" / "ops", ignore=ignored)
+    return tmp_path
+
+
+BUILD = ("setup.py", "-q", "build_ext", "--inplace")
+
+
+def test_a_build_without_compiler_says_so_and_succeeds(checkout):
+    done = run(*BUILD, cwd=checkout, CXX="nowhere")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "swin_dense: no C++ compiler found (CXX names nowhere, which is not there); "
+        "the plain-torch path is in use\n"
+    )
+    done = run("-c", TRY_ALL, cwd=checkout)
+    assert "kernels: none, not built; in a checkout" in done.stdout, done.stderr
+
+
+def test_a_build_that_must_have_kernels_fails_without(checkout):
+    done = run(*BUILD, cwd=checkout, CXX="nowhere", SWIN_DENSE_REQUIRE_KERNELS="1")
+    assert done.returncode != 0
+    assert "SWIN_DENSE_REQUIRE_KERNELS=1, stopping." in done.stderr
+
+
+@needs_kernels
+def test_a_failed_compile_shows_the_compiler_s_words(checkout):
+    source = checkout / "swin_dense" / "ops" / "csrc" / "cpu" / "vector_level.cpp"
+    source.write_text("#error of my own making\n")
+    done = run(*BUILD, cwd=checkout, SWIN_DENSE_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    assert "of my own making" in done.stdout
+    assert done.stdout.endswith("the plain-torch path is in use\n")
+    assert not list((checkout / "swin_dense" / "ops").glob("*.so"))
