@@ -1,0 +1,26 @@
+"""The only room that imports mmcv, mmdet or mmseg.
+
+Importing it first puts our ops in place of a missing compiled `mmcv._ext`, so that everything
+after it, ours and theirs, imports mmcv as if it had been built.
+"""
+
+import contextlib
+import importlib
+import io
+import warnings
+
+from swin_dense.openmmlab import mmcv_ext
+
+mmcv_ext.install()
+
+# Imported here once, quietly: they print and warn about optional packages nobody asked for.
+with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    for package in ("mmdet", "mmseg"):
+        for room in ("datasets", "evaluation", "models"):
+            importlib.import_module(f"{package}.{room}")
+# mmseg says so at every start; the papers' recipes mean what it warns of.
+warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
+
+# What registers itself, or takes the place of something in mmengine, does so now.
+from swin_dense.openmmlab import amp, datasets, hooks, metrics, runner, transforms, weights  # noqa: E402, F401

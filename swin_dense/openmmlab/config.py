@@ -1,0 +1,168 @@
+"""Read a config and find its mistakes before anything is built from it.
+
+mmengine keeps every name a config defines and ignores the ones it does not know; a misspelt
+section would train with the default, silently. Here it is an error with the nearest known name.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine import registry as roots
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+
+from swin_dense.errors import InputError, MissingInputError, nearest
+
+# Sections read by the runner, then the few that mmengine or our commands read from the config.
+SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
+    "activation_checkpointing",
+    "compile",
+    "custom_imports",
+    "data",
+    "efficient_conv_bn_eval",
+    "find_unused_parameters",
+    "model_wrapper_cfg",
+    "pretrained",
+    "sync_bn",
+    "tta_model",
+    "tta_pipeline",
+    "vis_backends",
+}
+REQUIRED = ("model", "default_scope")
+
+
+def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config file and lay `options` (dotted key -> value) over it.
+
+    Raises:
+        MissingInputError: there is no such file.
+        InputError: it cannot be run, or has an unknown or missing section, or an option
+            names a key that is not there but resembles one that is.
+    """
+    path = Path(path)
+    if not path.is_file():
+        others = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise MissingInputError(
+            f"config: there is no file {path}.{nearest(path.name, others)} "
+            "Configs lie in configs/, one file per experiment."
+        )
+    try:
+        config = Config.fromfile(str(path))
+    except SyntaxError as error:
+        where = f"{error.filename or path}, line {error.lineno}"
+        raise InputError(f"config: {where}: {error.msg}.") from error
+    except Exception as error:  # whatever the code of a config raises is the config's mistake
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"config: {path} cannot be read: {what}") from error
+    check_sections(config, path)
+    if options:
+        check_options(config, options)
+        config.merge_from_dict(dict(options))
+    return config
+
+
+def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
+    """Every top-level name is a section somebody reads; plain values may have any other name."""
+    for name, value in config.items():
+        if name in SECTIONS:
+            continue
+        hint = nearest(name, SECTIONS)
+        if hint or isinstance(value, Mapping):
+            raise InputError(
+                f"config: nothing reads the section {name!r} of {path}.{hint} "
+                f"The sections are: {', '.join(sorted(SECTIONS))}."
+            )
+    missing = [name for name in REQUIRED if name not in config]
+    if missing:
+        raise InputError(
+            f"config: {path} lacks {', '.join(missing)}. An experiment names its fragments in "
+            "_base_, see configs/mask_rcnn_swin_t.py."
+        )
+
+
+def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """A dotted key leads through keys that exist; only its last part may be new, and like none."""
+    for dotted in options:
+        node: Any = getattr(config, "_cfg_dict", config)
+        parts = dotted.split(".")
+        for depth, part in enumerate(parts):
+            if isinstance(node, Sequence) and not isinstance(node, str):
+                if not part.isdigit() or int(part) >= len(node):
+                    raise InputError(
+                        f"--cfg-options {dotted}: {'.'.join(parts[:depth])} is a list of "
+                        f"{len(node)}, {part!r} is not a place in it (0 to {len(node) - 1})."
+                    )
+                node = node[int(part)]
+                continue
+            known = list(node) if isinstance(node, Mapping) else []
+            if part not in known:
+                hint = nearest(part, known)
+                last = depth == len(parts) - 1
+                if hint or not last or (depth == 0 and part not in SECTIONS):
+                    where = ".".join(parts[:depth]) or "the config"
+                    raise InputError(
+                        f"--cfg-options {dotted}: {where} has no {part!r}.{hint} "
+                        f"It has: {', '.join(map(str, known)) or 'nothing below it'}."
+                    )
+                break
+            node = node[part]
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Turn mmengine's complaints about a config's types and arguments into one message."""
+    try:
+        yield
+    except InputError:
+        raise
+    except TypeError as error:
+        built = _class_being_built(error)
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        lacking = re.search(r"missing \d+ required .*arguments?: (.+)$", str(error))
+        if built is None or not (unknown or lacking):
+            raise
+        known = [name for name in inspect.signature(built).parameters if name != "kwargs"]
+        what = f"lacks {lacking[1]}." if lacking else ""
+        if unknown:
+            what = f"takes no argument {unknown[1]!r}.{nearest(unknown[1], known)}"
+        raise InputError(
+            f"config: {built.__name__} {what} It takes: {', '.join(known)}."
+        ) from error
+    except KeyError as error:
+        unknown = re.search(r"([\w.:]+) is not in the (\S+) registry", str(error))
+        if not unknown:
+            raise
+        names = _registered(unknown[2])
+        raise InputError(
+            f"config: type={unknown[1]!r} is not registered in {unknown[2]}."
+            f"{nearest(unknown[1], names)} Ours start with 'swin_dense.'; for a class of yours, "
+            "name its module in custom_imports."
+        ) from error
+
+
+def _class_being_built(error: BaseException) -> type | None:
+    """mmengine's message does not name the class; its innermost building frame holds it."""
+    built = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "build_from_cfg":
+            built = trace.tb_frame.f_locals.get("obj_cls", built)
+        trace = trace.tb_next
+    return built if inspect.isclass(built) else None
+
+
+def _registered(registry_name: str) -> list[str]:
+    """Names in the registry "mmdet::model" and in its parents and children."""
+    name = registry_name.rpartition("::")[2]
+    names: list[str] = []
+    stack = [r for r in vars(roots).values() if isinstance(r, Registry) and r.name == name]
+    while stack:
+        node = stack.pop()
+        names += node.module_dict
+        stack += node.children.values()
+    return names

@@ -1,0 +1,184 @@
+"""Settle a config's data before a run: where it is, which classes, how large the heads are.
+
+`settle` is the one door. It finds the files, reads the classes, writes both into the config,
+checks the set on disk, and returns what it found as lines to print.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from swin_dense.datasets import coco_layout, label_maps, layouts, shapes
+from swin_dense.errors import InputError
+from swin_dense.openmmlab.datasets import location
+from swin_dense.registry import DATASETS
+
+SHAPES_ROOT = Path("data/shapes")
+LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
+
+
+def is_segmentation(config: Mapping[str, Any]) -> bool:
+    """The task, read from the config: semantic segmentation, else detection with instances."""
+    return config["default_scope"] == "mmseg"
+
+
+def settle(
+    config: Config,
+    splits: tuple[str, ...] = ("train", "val"),
+    data: str | None = None,
+    data_root: str | None = None,
+    classes: tuple[str, ...] | None = None,
+    ignore: tuple[int, ...] | None = None,
+) -> list[str]:
+    """Fill in paths, classes and head sizes, and check the data of the asked splits.
+
+    Args:
+        data: "shapes" for the built-in set; None for what the config says.
+        data_root: another place for the data; its layout is found if the config's is not there.
+        classes: class names in label order that replace the config's. For instances they choose
+            among the file's; for label maps they name the values 0, 1, 2, ...
+        ignore: label values that are not judged, with `classes`.
+
+    Raises:
+        InputError: whatever is wrong with the data, in words.
+    """
+    lines = []
+    if data == "shapes" or (data is None and data_root is None and config.get("data") == "shapes"):
+        written = shapes.write(SHAPES_ROOT)
+        data_root = str(written.root)
+        if is_segmentation(config) and classes is None:
+            classes, ignore = shapes.LABELS, ()
+    elif data is not None:
+        raise InputError(
+            f"--data knows one built-in set, 'shapes', not {data!r}. Others: --data-root."
+        )
+    config.pop("data", None)
+
+    if data_root is not None:
+        lines += _move(config, Path(data_root), splits)
+    if is_segmentation(config):
+        return lines + _settle_label_maps(config, splits, classes, ignore)
+    if ignore:
+        raise InputError("ignored labels belong to label maps, this config detects instances.")
+    return lines + _settle_instances(config, splits, classes)
+
+
+def set_classes(config: Config, names: tuple[str, ...]) -> None:
+    """Give every data set the names, and every head of the model their number."""
+    for dataset in _datasets(config, tuple(LOADERS)):
+        dataset["metainfo"] = dict(dataset.get("metainfo") or {}, classes=tuple(names))
+    for node in _walk(config["model"]):
+        if "num_classes" in node:
+            node["num_classes"] = len(names)
+
+
+def scale_images(config: Config, scale: tuple[int, int]) -> None:
+    """Resize every image to fit `scale` (longer, shorter side), in training and in tests."""
+    for node in _walk({name: config[name] for name in LOADERS.values() if name in config}):
+        if "scale" in node:
+            node["scale"] = tuple(scale)
+        if "scales" in node:
+            node["scales"] = [tuple(scale)]
+
+
+def _datasets(config: Config, splits: tuple[str, ...]) -> list[ConfigDict]:
+    """The innermost data set of each split; wrappers such as RepeatDataset hold another one."""
+    found = []
+    for split in splits:
+        node = config.get(LOADERS[split])
+        if node is None:
+            continue
+        while "dataset" in node:
+            node = node["dataset"]
+        found.append(node)
+    return found
+
+
+def _walk(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        yield node
+        for value in node.values():
+            yield from _walk(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _walk(value)
+
+
+def _move(config: Config, root: Path, splits: tuple[str, ...]) -> list[str]:
+    """Point every loader at `root`: at the config's own names in it, else at a known layout."""
+    segmentation = is_segmentation(config)
+    keys = ("img_path", "seg_map_path") if segmentation else ("img", "ann_file")
+    asked = _datasets(config, splits)
+    for dataset in _datasets(config, tuple(LOADERS)):
+        dataset["data_root"] = str(root)
+    if root.is_dir() and all(location(d, key).exists() for d in asked for key in keys):
+        return [f"data: {root}"]
+
+    known = layouts.LABEL_MAPS if segmentation else layouts.INSTANCES
+    names = {"test": "val"}
+    layout = layouts.find(root, known, tuple(dict.fromkeys(names.get(s, s) for s in splits)))
+    for split in LOADERS:
+        if (place := layout.get(names.get(split, split))) is None:
+            continue
+        for dataset in _datasets(config, (split,)):
+            if segmentation:
+                dataset["data_prefix"] = dict(img_path=place.images, seg_map_path=place.labels)
+            else:
+                dataset["data_prefix"] = dict(img=place.images)
+                dataset["ann_file"] = place.labels
+    found = "; ".join(f"{split}: {p.labels} + {p.images}/" for split, p in layout.items())
+    return [f"data: {root} ({found})"]
+
+
+def _settle_instances(
+    config: Config, splits: tuple[str, ...], classes: tuple[str, ...] | None
+) -> list[str]:
+    datasets = _datasets(config, splits)
+    stated = next(
+        (d["metainfo"]["classes"] for d in datasets if (d.get("metainfo") or {}).get("classes")),
+        None,
+    )
+    names = tuple(classes or stated or coco_layout.class_names(location(datasets[0], "ann_file")))
+    lines = []
+    for split, dataset in zip(splits, datasets, strict=True):
+        summary = coco_layout.check(
+            location(dataset, "ann_file"),
+            location(dataset, "img"),
+            classes=names,
+            need_masks=any("mask_head" in node for node in _walk(config["model"])),
+            subset=classes is not None or stated is not None,
+        )
+        lines.append(f"{split}: {summary.describe()}")
+    for split in ("val", "test"):
+        evaluator = config.get(f"{split}_evaluator")
+        if evaluator is not None and evaluator.get("type") == "swin_dense.CocoMetric":
+            evaluator["ann_file"] = str(location(_datasets(config, (split,))[0], "ann_file"))
+    set_classes(config, names)
+    return lines
+
+
+def _settle_label_maps(
+    config: Config,
+    splits: tuple[str, ...],
+    classes: tuple[str, ...] | None,
+    ignore: tuple[int, ...] | None,
+) -> list[str]:
+    if classes:  # other classes than the config's: its own table no longer holds
+        for dataset in _datasets(config, tuple(LOADERS)):
+            dataset.update(
+                type="swin_dense.LabelMaps",
+                first_value=0,
+                ignore=tuple(ignore if ignore is not None else (255,)),
+                metainfo=dict(classes=tuple(classes)),
+            )
+    lines: list[str] = []
+    for split, dataset in zip(splits, _datasets(config, splits), strict=True):
+        built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
+        set_classes(config, built.metainfo["classes"])
+        summary = label_maps.check(
+            location(dataset, "img_path"), location(dataset, "seg_map_path"), built.label_table
+        )
+        lines.append(f"{split}: {summary.describe()}")
+    return lines

@@ -1,0 +1,94 @@
+"""mmdet's and mmseg's data sets with classes matched by name and labels read by one table."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmdet.datasets import CocoDataset
+from mmseg.datasets import ADE20KDataset, BaseSegDataset
+
+from swin_dense.datasets import coco_layout, label_maps
+from swin_dense.errors import InputError
+from swin_dense.openmmlab.metrics import NamedCOCO
+from swin_dense.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CocoInstances(CocoDataset):
+    """A COCO-format instance set. Without metainfo.classes, the classes are the file's."""
+
+    METAINFO: ClassVar[dict] = {}
+    COCOAPI = NamedCOCO
+
+    def load_data_list(self) -> list[dict]:
+        if "classes" not in self._metainfo:
+            self._metainfo["classes"] = coco_layout.class_names(self.ann_file)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells of its every step
+            return super().load_data_list()
+
+
+@DATASETS.register_module()
+class LabelMaps(BaseSegDataset):
+    """Images beside label maps of the same name; value `first_value` is the first class.
+
+    Args:
+        classes: names in the order of their values, or the path of a file with one per line.
+        first_value: raw value of the first class (0, or 1 where 0 means "other").
+        ignore: raw values that are never judged.
+    """
+
+    METAINFO: ClassVar[dict] = {}
+
+    def __init__(
+        self,
+        metainfo: dict | None = None,
+        first_value: int = 0,
+        ignore: tuple[int, ...] = (255,),
+        **kwargs: Any,
+    ):
+        names = (metainfo or {}).get("classes") or self.METAINFO.get("classes")
+        if not names:
+            raise InputError(
+                "label maps carry no names: state them, in order of their values, in a file given "
+                "with --classes or as metainfo.classes of the data set."
+            )
+        self.label_table = label_maps.LabelTable(
+            tuple(names), first_value=first_value, ignore=tuple(ignore)
+        )
+        super().__init__(metainfo=metainfo, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Pairs by name, any image suffix; mmseg's own listing knows one suffix only."""
+        pairs = label_maps.pair_files(
+            self.data_prefix["img_path"], self.data_prefix["seg_map_path"]
+        )
+        return [
+            {
+                "img_path": str(image),
+                "seg_map_path": str(labels),
+                "label_map": None,
+                "reduce_zero_label": False,
+                "seg_fields": [],
+            }
+            for image, labels in pairs
+        ]
+
+    def get_data_info(self, idx: int) -> dict:
+        return {**super().get_data_info(idx), "label_table": self.label_table}
+
+
+@DATASETS.register_module()
+class ADE20K(LabelMaps):
+    """The 150 classes of ADE20K scene parsing; raw value 0 is "other" and is not judged."""
+
+    METAINFO: ClassVar[dict] = ADE20KDataset.METAINFO
+
+    def __init__(self, first_value: int = 1, ignore: tuple[int, ...] = (0,), **kwargs: Any):
+        super().__init__(first_value=first_value, ignore=ignore, **kwargs)
+
+
+def location(dataset: dict[str, Any], key: str) -> Path:
+    """Absolute place of `ann_file`, or of an entry of `data_prefix`, of a dataset config."""
+    relative = dataset[key] if key in dataset else dataset["data_prefix"][key]
+    return Path(dataset.get("data_root") or "") / relative

@@ -1,0 +1,148 @@
+"""Train and test a settled config: build the runner, start it from the asked weights, report."""
+
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from swin_dense.checkpoints import files
+from swin_dense.errors import InputError
+from swin_dense.openmmlab.config import building
+from swin_dense.openmmlab.runner import DenseRunner, bare
+
+_RUNS = itertools.count()
+ALWAYS = ("FiniteLoss", "HostMemory", "PlainCheckpoint")
+
+
+@dataclass
+class Tested:
+    """Numbers of one evaluation: overall, and by class."""
+
+    numbers: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+
+
+def shorten(config: Config, iterations: int) -> None:
+    """Make the run `iterations` long, its schedule scaled to it; the warm-up stays as it is."""
+    if iterations < 1:
+        raise InputError(f"--max-iters counts iterations: at least 1, not {iterations}.")
+    old = config.train_cfg
+    whole = old.get("max_epochs") or old["max_iters"]
+
+    def scaled(point: float) -> int:
+        return max(1, round(point / whole * iterations)) if point else 0
+
+    for part in config.get("param_scheduler") or []:
+        if part["type"] == "LinearLR" and not part.get("by_epoch", True):
+            continue  # the runner keeps it within a tenth of the run
+        warm_up_ends = not part.get("by_epoch", True) and part.get("begin", 0)
+        part["by_epoch"] = False
+        for key in ("begin", "end", "T_max"):
+            if key in part and not (key == "begin" and warm_up_ends):
+                part[key] = scaled(part[key])
+        if "milestones" in part:
+            part["milestones"] = [scaled(point) for point in part["milestones"]]
+    config.train_cfg = ConfigDict(
+        type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations
+    )
+    config.train_dataloader.sampler = ConfigDict(type="InfiniteSampler", shuffle=True)
+    hooks = config.setdefault("default_hooks", ConfigDict())
+    saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
+    asked = saving.get("interval", iterations) if not saving.get("by_epoch", True) else iterations
+    saving.update(by_epoch=False, interval=min(asked, iterations))
+    hooks.setdefault("logger", ConfigDict(type="swin_dense.Progress"))["log_metric_by_epoch"] = (
+        False
+    )
+    config.log_processor = dict(config.get("log_processor") or {}, by_epoch=False)
+
+
+def use_amp(config: Config, kind: str) -> None:
+    """Mixed precision: "bf16" anywhere, "fp16" with loss scaling on a GPU."""
+    if kind == "fp16":
+        if not torch.cuda.is_available():
+            raise InputError("--amp fp16 needs a GPU, this machine has none. Use --amp bf16.")
+        config.optim_wrapper.update(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+    else:
+        config.optim_wrapper.type = "Bfloat16OptimWrapper"
+
+
+def train(config: Config, pretrained: str | None = None, say: Any = print) -> Path:
+    """Run the training; returns the folder with its checkpoints, log and half-precision weights.
+
+    Args:
+        pretrained: weights for the backbone alone; replaces the config's init_cfg.
+    """
+    backbone = config.model.backbone
+    start = backbone.pop("init_cfg", None) or {}
+    config.custom_hooks = [
+        *(config.get("custom_hooks") or []),
+        *(ConfigDict(type=f"swin_dense.{name}") for name in ALWAYS),
+    ]
+    config.pretrained = pretrained or start.get("checkpoint")
+    if not (config.pretrained or config.get("load_from") or config.get("resume")):
+        say(
+            "backbone: random weights. The papers start from ImageNet weights; give them with "
+            "--pretrained FILE to come near their results."
+        )
+    with building():
+        runner = _runner(config)
+        runner.train()
+    if runner.rank == 0:
+        _write_half(runner)
+    return Path(runner.work_dir)
+
+
+def test(config: Config, checkpoint: str) -> Tested:
+    """Evaluate a checkpoint on the config's test split."""
+    config.load_from, config.resume = checkpoint, False
+    for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
+        config.pop(name, None)
+    with building():
+        runner = _runner(config)
+        numbers = runner.test()
+    per_class: dict[str, dict[str, float]] = {}
+    for metric in runner.test_evaluator.metrics:
+        per_class.update(getattr(metric, "per_class", {}))
+    plain = {name.rpartition("/")[2]: float(value) for name, value in numbers.items()}
+    return Tested(plain, per_class)
+
+
+def write_numbers(path: Path, tested: Tested, about: Mapping[str, Any]) -> None:
+    """metrics.json: the numbers, those of each class, and what was evaluated."""
+    with files.replaced(path) as temporary:
+        content = {**about, "metrics": tested.numbers, "per_class": tested.per_class}
+        temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
+
+
+def _runner(config: Config) -> DenseRunner:
+    """mmengine keeps one log and one record for each name: two runs must not share one."""
+    stem = Path(config.filename).stem if config.filename else "run"
+    config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
+    return DenseRunner.from_cfg(config)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and value != value else value
+
+
+def _write_half(runner: DenseRunner) -> None:
+    meta = {
+        "classes": list(runner.train_dataloader.dataset.metainfo["classes"]),
+        "iterations": runner.iter,
+        "seed": runner.seed,
+        "config": Path(runner.cfg.filename).name if runner.cfg.filename else None,
+    }
+    files.write_weights(
+        Path(runner.work_dir) / "weights_fp16.safetensors",
+        bare(runner.model).state_dict(),
+        meta,
+        torch.float16,
+    )

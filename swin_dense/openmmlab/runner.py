@@ -1,0 +1,115 @@
+"""mmengine's runner with a quiet console, a warm-up that fits the run, and weights that fit."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from swin_dense.openmmlab import weights
+
+WARM_UP_SHARE = 0.1  # of the run; the papers' 1000 iterations are 1.1 % of theirs
+
+
+def bare(model: Any) -> Any:
+    """The model itself, without what distributed training wraps around it."""
+    return getattr(model, "module", model)
+
+
+def _concerns_the_user(record: logging.LogRecord) -> bool:
+    """mmengine's checkpoint hook warns of mmengine's own old names."""
+    return not record.getMessage().startswith(('"FileClient"', '"HardDiskBackend"'))
+
+
+@RUNNERS.register_module()
+class DenseRunner(Runner):
+    """Trains and tests what a settled config says; see `swin_dense.openmmlab.run`."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._console(logging.INFO)
+
+    def train(self) -> nn.Module:
+        """Train, without a console line for each parameter's options."""
+        self._console(logging.WARNING)
+        return super().train()
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
+        """The environment, the config and the hooks go to the log file, not to the console."""
+        self.logger = super().build_logger(*args, **kwargs)
+        self._console(logging.WARNING)
+        return self.logger
+
+    def _console(self, level: int) -> None:
+        for handler in self.logger.handlers:
+            if type(handler) is logging.StreamHandler and self.rank == 0:
+                handler.setLevel(level)
+                handler.addFilter(_concerns_the_user)
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Join the process group over gloo where there is no GPU; mmengine would ask for one."""
+        if self.distributed and not torch.cuda.is_available():
+            if self._launcher == "slurm":
+                os.environ.setdefault("RANK", os.environ["SLURM_PROCID"])
+                os.environ.setdefault("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+                os.environ.setdefault("WORLD_SIZE", os.environ["SLURM_NTASKS"])
+            torch.distributed.init_process_group("gloo")
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Several processes without GPUs: no synchronised norm exists, no device is named."""
+        if self.distributed and not torch.cuda.is_available():
+            return MMDistributedDataParallel(revert_sync_batchnorm(model), broadcast_buffers=False)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Shorten a warm-up that would fill the run."""
+        self._console(logging.INFO)
+        longest = int(self.max_iters * WARM_UP_SHARE)
+        for part in [p for p in scheduler or [] if isinstance(p, dict)]:  # built ones on resuming
+            warms_up = part["type"] == "LinearLR" and not part.get("by_epoch", True)
+            if not (warms_up and part["end"] > longest):
+                continue
+            self.logger.info(
+                f"warm-up: {part['end']} -> {longest} iterations "
+                f"(rule: at most a tenth of the run, {self.max_iters} iterations)"
+            )
+            for other in scheduler:
+                if other.get("begin") == part["end"] and not other.get("by_epoch", True):
+                    other["begin"] = longest
+            part["end"] = longest
+            if longest < 2:  # from its first factor to 1 takes two iterations
+                scheduler.remove(part)
+        return super().build_param_scheduler(scheduler)
+
+    def _init_model_weights(self) -> None:
+        """Random weights, then the pretrained backbone over them."""
+        super()._init_model_weights()
+        if self.cfg.get("pretrained"):
+            weights.load_pretrained(bare(self.model).backbone, self.cfg.pretrained)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: Any = "cpu",
+        strict: bool = False,
+        revise_keys: Any = None,
+    ) -> dict:
+        """Load by name and shape; what the file lacks is logged, too little is refused."""
+        checkpoint = weights.load_from_local(filename, map_location)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        whole = self._resume or self._train_loop is None
+        weights.lay_in(
+            bare(self.model),
+            checkpoint["state_dict"],
+            filename,
+            weights.WHOLE if whole else weights.START,
+            "Give the config the checkpoint was trained with."
+            + (" To start a new run from it, leave out --resume." if self._resume else ""),
+        )
+        self._has_loaded = True
+        return checkpoint

@@ -1,0 +1,39 @@
+"""The first steps of a pipeline: files to arrays, by our readers, in the keys mm pipelines use."""
+
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from swin_dense.datasets import images, label_maps
+from swin_dense.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Read `img_path` as `img`: (H, W, 3) uint8 in blue-green-red order, upright.
+
+    Grey, palette, transparent, 16-bit and EXIF-rotated files come out as a viewer shows them;
+    a damaged file stops the run with its name. An `img` already there (RGB) is taken instead.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        rgb = results["img"] if "img" in results else images.read_rgb(results["img_path"])
+        results["img"] = np.ascontiguousarray(rgb[..., ::-1])
+        results["img_shape"] = results["ori_shape"] = rgb.shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap(BaseTransform):
+    """Read `seg_map_path` as `gt_seg_map` (H, W): class index, or 255 where nothing is judged.
+
+    The data set's label table says which raw value is which class; any other value is an error.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        path = results["seg_map_path"]
+        raw = label_maps.read_label_map(path)
+        results["gt_seg_map"] = results["label_table"].lookup(raw, path)
+        results["seg_fields"].append("gt_seg_map")
+        return results
