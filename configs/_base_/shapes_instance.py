@@ -1,0 +1,58 @@
+"""The built-in shapes as instances, at their own size (208x160), flipped and colour-jittered.
+
+The commands write the set when it is missing, see swin_dense/datasets/shapes.py.
+"""
+
+_train_pipeline = [
+    dict(type="swin_dense.LoadImage"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="RandomChoiceResize", scales=[(208, 160)], keep_ratio=True),
+    dict(type="RandomFlip", prob=0.5, direction=["horizontal", "vertical"]),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackDetInputs"),
+]
+_test_pipeline = [
+    dict(type="swin_dense.LoadImage"),
+    dict(type="Resize", scale=(208, 160), keep_ratio=True),
+    dict(
+        type="PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+    ),
+]
+
+data = "shapes"
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="swin_dense.CocoInstances",
+        data_root="data/shapes",
+        ann_file="annotations/instances_train.json",
+        data_prefix=dict(img="images/train"),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=_train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="swin_dense.CocoInstances",
+        data_root="data/shapes",
+        ann_file="annotations/instances_val.json",
+        data_prefix=dict(img="images/val"),
+        test_mode=True,
+        pipeline=_test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type="swin_dense.CocoMetric", metric=["bbox", "segm"])
+test_evaluator = val_evaluator
+
+del _train_pipeline, _test_pipeline  # what a config leaves defined becomes a key of it

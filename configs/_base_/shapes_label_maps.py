@@ -1,0 +1,58 @@
+"""The built-in shapes as label maps, at their own size (208x160), flipped and colour-jittered.
+
+The commands write the set when it is missing, see swin_dense/datasets/shapes.py.
+"""
+
+_crop = (160, 160)
+
+_train_pipeline = [
+    dict(type="swin_dense.LoadImage"),
+    dict(type="swin_dense.LoadLabelMap"),
+    dict(type="RandomResize", scale=(208, 160), ratio_range=(0.8, 1.5), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=_crop, cat_max_ratio=0.9),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs"),
+]
+_test_pipeline = [
+    dict(type="swin_dense.LoadImage"),
+    dict(type="Resize", scale=(208, 160), keep_ratio=True),
+    dict(type="swin_dense.LoadLabelMap"),  # after Resize: compared at the original size
+    dict(type="PackSegInputs"),
+]
+
+data = "shapes"
+_dataset = dict(
+    type="swin_dense.LabelMaps",
+    data_root="data/shapes",
+    metainfo=dict(classes=("background", "circle", "square", "triangle", "star", "ring", "cross")),
+)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="InfiniteSampler", shuffle=True),
+    dataset=dict(
+        **_dataset,
+        data_prefix=dict(img_path="images/train", seg_map_path="label_maps/train"),
+        pipeline=_train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        **_dataset,
+        data_prefix=dict(img_path="images/val", seg_map_path="label_maps/val"),
+        test_mode=True,
+        pipeline=_test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type="swin_dense.IoUMetric")
+test_evaluator = val_evaluator
+
+del _crop, _dataset, _train_pipeline, _test_pipeline  # else they become keys of the config

@@ -1,0 +1,1 @@
+"""The commands: they parse, call the rooms below, and print. Each file is one command."""

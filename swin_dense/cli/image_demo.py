@@ -1,0 +1,116 @@
+"""Draw what a model finds in an image, or in every image of a folder."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
+from swin_dense.checkpoints import files
+from swin_dense.cli import options
+from swin_dense.cli.command import FAULT, command
+from swin_dense.datasets import colours, images
+from swin_dense.errors import InputError
+from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab import data
+from swin_dense.openmmlab.inference import Predictor
+from swin_dense.report import pictures
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("demo/image_demo.py", __doc__)
+    parser.add_argument("image", help="an image, or a folder of images")
+    options.add_config(parser)
+    parser.add_argument("checkpoint", help="weights written by tools/train.py")
+    parser.add_argument("--out-dir", default="demo_out", metavar="DIR", help="(demo_out)")
+    parser.add_argument(
+        "--score-thr", type=float, default=0.3, metavar="S", help="hide weaker instances (0.3)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    parser.add_argument("--image-scale", metavar="LONG,SHORT", type=options.scale)
+    return parser
+
+
+def _demo(asked: argparse.Namespace) -> int:
+    found = images.find_images(asked.image)
+    config = configs.load(asked.config, asked.cfg_options)
+    if asked.image_scale:
+        data.scale_images(config, asked.image_scale)
+    predictor = Predictor(config, asked.checkpoint, _device(asked.device))
+    out = Path(asked.out_dir)
+    skipped = 0
+    for path in found:
+        try:
+            picture, content = _look(predictor, images.read_rgb(path), asked.score_thr)
+        except InputError as error:
+            print(f"skipped {path.name}: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        name = path.name.replace(".", "_") if _shared_stem(path, found) else path.stem
+        with files.replaced(out / f"{name}.png") as temporary:
+            Image.fromarray(picture).save(temporary, format="PNG")
+        with files.replaced(out / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps({"image": path.name, **content}, indent=1) + "\n")
+        print(f"{path.name}: {_summary(content)} -> {out / name}.png, .json")
+    if skipped:
+        print(f"{skipped} of {len(found)} images were skipped", file=sys.stderr)
+    return FAULT if skipped else 0
+
+
+def _look(
+    predictor: Predictor, rgb: np.ndarray, threshold: float
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The overlay of one image, and what the JSON says of it."""
+    height, width = rgb.shape[:2]
+    content: dict[str, Any] = {"height": height, "width": width}
+    sample = predictor(rgb)
+    if not predictor.segmentation:
+        content["instances"] = predictor.instances(sample, threshold)
+        return predictor.draw_instances(rgb, sample, threshold), content
+    labels = predictor.label_map(sample)
+    names = predictor.classes
+    counts = np.bincount(labels.ravel(), minlength=len(names))
+    content["classes"] = {names[i]: int(n) for i, n in enumerate(counts) if n}
+    content["label_map"] = run_lengths(labels)
+    return pictures.label_overlay(rgb, labels, names, colours.palette(len(names))), content
+
+
+def run_lengths(labels: np.ndarray) -> dict[str, Any]:
+    """Row by row, the class index of each run and its length; lossless and short."""
+    flat = labels.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=flat[0] - 1))
+    lengths = np.diff(starts, append=len(flat))
+    return {"values": flat[starts].tolist(), "lengths": lengths.tolist()}
+
+
+def _summary(content: dict[str, Any]) -> str:
+    if "instances" in content:
+        names = [row["class"] for row in content["instances"]]
+        return ", ".join(f"{names.count(n)} {n}" for n in dict.fromkeys(names)) or "nothing found"
+    return ", ".join(content["classes"])
+
+
+def _shared_stem(path: Path, found: list[Path]) -> bool:
+    """a.jpg and a.png in one folder must not write the same overlay."""
+    return sum(other.stem == path.stem for other in found) > 1
+
+
+def _device(asked: str | None) -> str:
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"--device {asked} cannot be used here ({str(error).splitlines()[0]}). "
+            "Leave it out to take a GPU if there is one."
+        ) from error
+    return asked
+
+
+main = command(_demo, _parser())

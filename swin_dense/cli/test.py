@@ -1,0 +1,60 @@
+"""Evaluate a checkpoint: box and mask AP, or mIoU, for the whole set and for each class."""
+
+import argparse
+import time
+from pathlib import Path
+
+import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
+from swin_dense.checkpoints import files
+from swin_dense.cli import options
+from swin_dense.cli.command import command, work_dir
+from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab import data, run, weights
+from swin_dense.report import tables
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("tools/test.py", __doc__)
+    options.add_config(parser)
+    parser.add_argument("checkpoint", help="weights written by tools/train.py")
+    options.add_data(parser)
+    parser.add_argument("--work-dir", metavar="DIR", help="log (work_dirs/<config name>/test)")
+    parser.add_argument(
+        "--out", metavar="FILE", help="where the numbers go (<work dir>/metrics.json)"
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
+    return parser
+
+
+def _test(asked: argparse.Namespace) -> None:
+    config = configs.load(asked.config, asked.cfg_options)
+    folder = Path(asked.work_dir or f"work_dirs/{Path(asked.config).stem}/test")
+    config.work_dir, config.launcher = str(folder), asked.launcher
+    trained = weights.class_names(files.read(asked.checkpoint))
+    names, ignored = options.read_classes(asked.classes)
+    for line in data.settle(config, ("test",), asked.data, asked.data_root, names, ignored):
+        print(line)
+    if asked.image_scale:
+        data.scale_images(config, asked.image_scale)
+    found = tuple(config.test_dataloader.dataset.metainfo.classes)
+    if trained:
+        weights.require_class_count(trained, found, asked.checkpoint)
+        if not data.is_segmentation(config):
+            data.set_classes(config, trained)  # the order the heads were trained in
+
+    started = time.perf_counter()
+    with work_dir(folder):
+        tested = run.test(config, asked.checkpoint)
+    print(tables.overall(tested.numbers))
+    print(tables.by_class(tested.per_class))
+    out = Path(asked.out) if asked.out else folder / "metrics.json"
+    about = {
+        "config": asked.config,
+        "checkpoint": asked.checkpoint,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    run.write_numbers(out, tested, about)
+    print(f"numbers: {out}")
+
+
+main = command(_test, _parser())

@@ -1,0 +1,96 @@
+"""Train a detector or a segmentor; the config says which."""
+
+import argparse
+import os
+from pathlib import Path
+
+import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
+from swin_dense.cli import options
+from swin_dense.cli.command import command, work_dir
+from swin_dense.errors import InputError
+from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab import data, run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("tools/train.py", __doc__)
+    options.add_config(parser)
+    options.add_data(parser)
+    parser.add_argument(
+        "--work-dir", metavar="DIR", help="checkpoints and logs (work_dirs/<config name>)"
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="PATH",
+        help="go on from a checkpoint, without PATH from the last one in the work dir",
+    )
+    parser.add_argument(
+        "--load-from", metavar="PATH", help="start from these weights of a whole model"
+    )
+    parser.add_argument(
+        "--pretrained", metavar="PATH", help="start the backbone from these weights"
+    )
+    parser.add_argument("--amp", choices=["bf16", "fp16"], help="mixed precision")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data order (0)")
+    parser.add_argument(
+        "--max-iters", type=int, metavar="N", help="train N iterations, the schedule scaled to it"
+    )
+    parser.add_argument(
+        "--no-val", action="store_true", help="do not evaluate during and after the training"
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
+    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _train(asked: argparse.Namespace) -> None:
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
+    say = print if first else _silent
+    config = configs.load(asked.config, asked.cfg_options)
+    config.work_dir = (
+        asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"
+    )
+    config.launcher = asked.launcher
+    config.randomness = dict(config.get("randomness") or {}, seed=asked.seed)
+    names, ignored = options.read_classes(asked.classes)
+    for line in data.settle(config, ("train", "val"), asked.data, asked.data_root, names, ignored):
+        say(line)
+    if asked.image_scale:
+        data.scale_images(config, asked.image_scale)
+    if asked.no_val:
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    if asked.max_iters is not None:
+        run.shorten(config, asked.max_iters)
+    if asked.amp:
+        run.use_amp(config, asked.amp)
+    if asked.load_from:
+        config.load_from = asked.load_from
+    if asked.resume:
+        config.resume = True
+        config.load_from = _checkpoint(asked.resume, Path(config.work_dir))
+
+    with work_dir(Path(config.work_dir)):
+        run.train(config, asked.pretrained, say)
+    say(f"checkpoints, log and half-precision weights: {config.work_dir}")
+
+
+def _checkpoint(asked: str, folder: Path) -> str:
+    """The file to resume from: the one named, else the last one the work dir speaks of."""
+    if asked != "latest":
+        return asked
+    note = folder / "last_checkpoint"
+    if not note.is_file():
+        raise InputError(
+            f"--resume: {folder} holds no checkpoint to go on from. Name one with --resume PATH, "
+            "or leave --resume out to start anew."
+        )
+    return str(folder / Path(note.read_text().strip()).name)
+
+
+def _silent(*_: object) -> None:
+    """Only the first process speaks."""
+
+
+main = command(_train, _parser())

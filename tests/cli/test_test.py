@@ -1,0 +1,36 @@
+"""Evaluation from the command line: all numbers, by class, in the table and in the file."""
+
+import json
+
+import pytest
+from conftest import SMALL
+
+from swin_dense.cli import test
+from swin_dense.datasets import shapes
+
+COCO = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
+COCO += ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
+
+
+@pytest.mark.parametrize("weights", ["iter_8.pth", "weights_fp16.safetensors"])
+def test_all_numbers_are_printed_and_written(trained, small_shapes, tmp_path, capsys, weights):
+    task, config, work = trained
+    out = tmp_path / "deep/numbers.json"
+    status = test.main(
+        [str(config), str(work / weights), "--data-root", str(small_shapes.root)]
+        + ["--work-dir", str(tmp_path / "w"), "--out", str(out), *SMALL[:2]]
+    )
+    assert status == 0
+    content = json.loads(out.read_text())
+    printed = capsys.readouterr().out
+    if task == "detection":
+        assert list(content["metrics"]) == [f"{k}_{n}" for k in ("bbox", "segm") for n in COCO]
+        assert set(content["per_class"]) == set(shapes.CLASSES)
+        assert set(content["per_class"]["star"]) == {"bbox_AP", "segm_AP"}
+        assert all(f"\n{name} " in printed for name in COCO)
+    else:
+        assert {"aAcc", "mIoU", "mAcc"} <= set(content["metrics"])
+        assert set(content["per_class"]) == set(shapes.LABELS)
+        assert "mIoU" in printed
+    assert "NaN" not in out.read_text()
+    assert all(f"\n{name} " in printed for name in content["per_class"])

@@ -1,0 +1,133 @@
+"""Training from the command line: what it writes, how it resumes, what the schedule becomes."""
+
+import json
+
+import pytest
+import torch
+from conftest import CONFIGS, ROOT, SMALL
+
+from swin_dense.checkpoints import files
+from swin_dense.cli import train
+from swin_dense.datasets import shapes
+
+
+def logged(work):
+    """The scalars of a run, one dict per printed line."""
+    path = max(work.glob("*/vis_data/scalars.json"))
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_checkpoints_numbers_and_half_precision_weights(trained):
+    task, _, work = trained
+    assert {"iter_4.pth", "iter_8.pth", "weights_fp16.safetensors"} <= {
+        p.name for p in work.iterdir()
+    }
+    rows = [row for row in logged(work) if "loss" in row]
+    assert max(row["lr"] for row in rows) > 5e-4  # a short warm-up still ends
+    assert {"loss", "lr", "data_time", "time", "memory", "iter"} <= set(rows[0])
+    names = shapes.CLASSES if task == "detection" else shapes.LABELS
+    assert tuple(files.read(work / "weights_fp16.safetensors")["meta"]["classes"]) == names
+    meta = files.read(work / "iter_8.pth")["meta"]
+    assert tuple(meta["dataset_meta"]["classes"]) == names
+
+
+def test_half_precision_weights_are_the_last_checkpoint_s(trained):
+    _, _, work = trained
+    whole = files.read(work / "iter_8.pth")["state_dict"]
+    half = files.read(work / "weights_fp16.safetensors")["state_dict"]
+    assert whole.keys() == half.keys()
+    for name, tensor in whole.items():
+        expected = tensor.half() if tensor.is_floating_point() else tensor
+        assert torch.equal(half[name], expected), name
+
+
+def test_a_resumed_run_ends_where_the_whole_one_does(trained, small_shapes, tmp_path):
+    _, config, work = trained
+    status = train.main(
+        [str(config), "--data-root", str(small_shapes.root), "--work-dir", str(tmp_path / "w")]
+        + ["--max-iters", "8", "--no-val", "--resume", str(work / "iter_4.pth"), *SMALL]
+    )
+    assert status == 0
+    resumed, whole = (files.read(w / "iter_8.pth") for w in (tmp_path / "w", work))
+    assert resumed["meta"]["iter"] == 8
+    rates = [row["lr"] for w in (tmp_path / "w", work) for row in logged(w) if row.get("iter") == 8]
+    assert rates[0] == pytest.approx(rates[1])
+    assert resumed["optimizer"]["state"][0]["step"] == whole["optimizer"]["state"][0]["step"]
+
+
+def test_resume_without_a_path_takes_the_last_checkpoint(small_shapes, tmp_path, capsys):
+    command = [str(CONFIGS["segmentation"]), "--data-root", str(small_shapes.root), "--no-val"]
+    command += ["--work-dir", str(tmp_path), *SMALL]
+    assert train.main([*command[:-2], "--max-iters", "2", *command[-2:]]) == 0
+    assert train.main([*command[:-2], "--max-iters", "3", "--resume", *command[-2:]]) == 0
+    assert files.read(tmp_path / "iter_3.pth")["meta"]["iter"] == 3
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_bfloat16_trains(task, small_shapes, tmp_path):
+    status = train.main(
+        [str(CONFIGS[task]), "--data-root", str(small_shapes.root), "--work-dir", str(tmp_path)]
+        + ["--max-iters", "2", "--no-val", "--amp", "bf16", *SMALL]
+    )
+    assert status == 0
+    state = files.read(tmp_path / "iter_2.pth")["state_dict"]
+    assert all(t.isfinite().all() for t in state.values() if t.is_floating_point())
+    assert all(t.dtype is not torch.bfloat16 for t in state.values())
+
+
+def test_fine_tuning_starts_from_the_weights_given(trained, small_shapes, tmp_path):
+    task, config, work = trained
+    start = work / "weights_fp16.safetensors"
+    status = train.main(
+        [str(config), "--data-root", str(small_shapes.root), "--work-dir", str(tmp_path)]
+        + ["--max-iters", "1", "--no-val", "--load-from", str(start), *SMALL]
+        + ["optim_wrapper.optimizer.lr=0.0"]
+    )
+    assert status == 0
+    before, after = (
+        files.read(start)["state_dict"],
+        files.read(tmp_path / "iter_1.pth")["state_dict"],
+    )
+    name = "backbone.layers.2.blocks.1.mlp.fc1.weight"
+    assert torch.equal(before[name].float(), after[name]), task
+
+
+def test_pretrained_backbones_are_laid_in(trained, small_shapes, tmp_path, capsys):
+    task, config, work = trained
+    state = files.read(work / "iter_8.pth")["state_dict"]
+    backbone = {
+        n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")
+    }
+    torch.save({"model": {**backbone, "head.weight": torch.ones(2, 3)}}, tmp_path / "imagenet.pth")
+    status = train.main(
+        [str(config), "--data-root", str(small_shapes.root), "--work-dir", str(tmp_path / "w")]
+        + ["--max-iters", "1", "--no-val", "--pretrained", str(tmp_path / "imagenet.pth"), *SMALL]
+        + ["optim_wrapper.optimizer.lr=0.0"]
+    )
+    assert status == 0, task
+    after = files.read(tmp_path / "w/iter_1.pth")["state_dict"]
+    assert all(torch.equal(after[f"backbone.{n}"], t) for n, t in backbone.items())
+    assert "random weights" not in capsys.readouterr().out
+
+
+def test_the_papers_configs_shrink_to_a_few_iterations():
+    from swin_dense.openmmlab import config, run
+
+    detection = config.load(ROOT / "configs/mask_rcnn_swin_t.py")
+    run.shorten(detection, 720)
+    steps = next(p for p in detection.param_scheduler if p.type == "MultiStepLR")
+    assert steps.milestones == [540, 660]  # 27 and 33 of 36
+    assert not steps.by_epoch
+    assert detection.train_cfg.max_iters == 720
+
+    segmentation = config.load(ROOT / "configs/upernet_swin_t.py")
+    run.shorten(segmentation, 1600)
+    warm_up, decay = segmentation.param_scheduler
+    assert (warm_up.end, decay.begin, decay.end) == (1500, 1500, 1600)  # the runner shortens 1500
+
+
+def test_a_warm_up_takes_at_most_a_tenth(trained):
+    _, _, work = trained
+    log = max(work.glob("*/*.log")).read_text()
+    assert "warm-up: 1" in log
+    assert "-> 0 iterations (rule: at most a tenth of the run, 8 iterations)" in log

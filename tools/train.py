@@ -1,0 +1,8 @@
+"""Train a model: python tools/train.py configs/mask_rcnn_swin_t.py --data-root data/coco"""
+
+import sys
+
+from swin_dense.cli.train import main
+
+if __name__ == "__main__":
+    sys.exit(main())
