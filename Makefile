@@ -1,0 +1,29 @@
+# One install, one run: make setup && make quickstart
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: help setup quickstart test test-plain test-slow lint
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup:  ## make .venv: pinned packages and our compiled ops (minutes; quick when done)
+	@$(PYTHON) tools/install.py
+
+quickstart: setup  ## fine-tune, evaluate and draw a small detector, then a small segmentor
+	@$(PY) tools/quickstart.py
+
+test: setup  ## the tests
+	$(PY) -m pytest -q -m "not slow"
+
+test-plain: setup  ## the same on the plain-torch path, as on a machine without a compiler
+	SWIN_DENSE_KERNELS=off $(PY) -m pytest -q -m "not slow"
+
+test-slow: setup  ## minutes each: learning on real images
+	$(PY) -m pytest -q -m slow
+
+lint: setup  ## style, types, and the rule which room may import which
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/test_house.py

@@ -1,0 +1,104 @@
+"""The rule which room may import which, and what the project keeps out of its house."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "swin_dense"
+
+# room -> rooms of ours it may import, and libraries only it may import
+MAY_IMPORT = {
+    "errors": set(),
+    "registry": set(),
+    "ops": set(),
+    "checkpoints": {"errors"},
+    "datasets": {"errors"},
+    "benchmark": set(),
+    "backbones": {"ops", "registry", "errors"},
+    "report": {"backbones", "ops", "checkpoints", "datasets", "registry", "errors"},
+    "openmmlab": {"backbones", "ops", "checkpoints", "datasets", "registry", "errors"},
+}
+EVERYTHING = set(MAY_IMPORT) | {"cli"}
+GLUE = {"mmcv", "mmdet", "mmseg"}
+NAMELESS = {"utils", "util", "common", "core", "helper", "helpers", "misc"}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names a file imports, at any depth, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(top: Path) -> list[Path]:
+    return sorted(p for p in top.rglob("*.py") if ".venv" not in p.parts)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", files(PACKAGE), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows_point_down(path):
+    room = room_of(path)
+    if room == "__init__":
+        assert not imported(path)
+        return
+    allowed = EVERYTHING if room == "cli" else MAY_IMPORT[room] | {room}
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("swin_dense.")}
+    assert ours <= allowed, f"{room} may not import {sorted(ours - allowed)}"
+
+
+@pytest.mark.parametrize("path", files(PACKAGE), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_one_room_knows_mmdet(path):
+    roots = {name.split(".")[0] for name in imported(path)}
+    if room_of(path) != "openmmlab":
+        assert not roots & GLUE
+    if room_of(path) in ("ops", "checkpoints", "datasets", "report", "errors"):
+        assert "mmengine" not in roots
+
+
+def test_tools_call_the_commands_and_nothing_else():
+    for path in [*files(ROOT / "tools"), *files(ROOT / "demo")]:
+        if path.name == "install.py":  # runs before anything is installed
+            assert not any(n.split(".")[0] not in sys.stdlib_module_names for n in imported(path))
+            continue
+        ours = {n for n in imported(path) if not n.startswith("sys")}
+        assert all(name.startswith("swin_dense.cli.") for name in ours), path
+
+
+def test_no_room_is_named_after_nothing():
+    found = [p for p in ROOT.rglob("*") if p.stem in NAMELESS and ".venv" not in p.parts]
+    assert not [p for p in found if ".git" not in p.parts and p.suffix in ("", ".py", ".cpp")]
+
+
+def test_every_tested_file_has_its_twin():
+    """tests/ops/test_nms.py is about swin_dense/ops/nms.py."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        room = path.parent.relative_to(ROOT / "tests").parts
+        if room and room[0] not in ("cli", "configs"):
+            twin = PACKAGE.joinpath(*room, path.name.removeprefix("test_"))
+            assert twin.exists(), f"{path} is about no file"
+
+
+def test_configs_delete_nothing():
+    for path in files(ROOT / "configs"):
+        assert "_delete_" not in path.read_text(), path
+
+
+def test_ops_need_torch_alone():
+    code = (
+        "import sys; import swin_dense.ops; glue = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}; "
+        "print([m for m in sys.modules if m.split('.')[0] in glue])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr

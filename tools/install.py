@@ -1,0 +1,101 @@
+"""Make .venv with the pinned packages and our compiled ops: python3 tools/install.py
+
+Needs nothing but Python. A second run changes nothing and takes seconds.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+PINS = ROOT / "requirements.txt"
+STAMP = VENV / "requirements.sha256"
+SUPPORTED = ((3, 10), (3, 13))
+# Asked for by the onedl packages and left out on purpose, see requirements.txt.
+LEFT_OUT = ("opencv-python,", "imagecorruptions-imaug", "imagecorruptions,")
+REPORT = """
+import cv2, mmcv, mmdet, mmengine, mmseg, numpy, torch
+import swin_dense
+from swin_dense.ops import extension
+print(f"swin_dense {swin_dense.__version__}, torch {torch.__version__}, numpy {numpy.__version__},"
+      f" opencv {cv2.__version__}, mmengine {mmengine.__version__}, mmcv {mmcv.__version__},"
+      f" mmdet {mmdet.__version__}, mmseg {mmseg.__version__}")
+print(extension.describe())
+"""
+
+
+def main() -> int:
+    started = time.monotonic()
+    if not SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
+        return _fail(
+            f"Python {sys.version.split()[0]} is not among the tested ones, 3.10 to 3.13. "
+            "Choose one with: make setup PYTHON=python3.12"
+        )
+    try:
+        if not PYTHON.exists():
+            _step("making .venv", sys.executable, "-m", "venv", str(VENV))
+        _install_pins()
+        built = time.monotonic()
+        _pip("building our ops", "--no-deps", "--no-build-isolation", "-e", str(ROOT), verbose=True)
+        built = time.monotonic() - built
+    except subprocess.CalledProcessError as error:
+        return _fail(f"this command failed, its output is above: {' '.join(map(str, error.cmd))}")
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    if subprocess.run([PYTHON, "-c", REPORT], env=environment, cwd=ROOT).returncode:
+        return _fail("the installed packages do not import, see above. Remove .venv and try again")
+    print(f"done in {time.monotonic() - started:.0f} s, {built:.0f} s of it for our ops")
+    return 0
+
+
+def _install_pins() -> None:
+    """Install what requirements.txt pins, unless this very file was installed before."""
+    stamp = hashlib.sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()
+    if STAMP.exists() and STAMP.read_text() == stamp and not _second_opencv():
+        return
+    torch = next(line for line in PINS.read_text().splitlines() if line.startswith("torch=="))
+    _pip("installing torch", torch)
+    # In its isolated build mmcv sees no torch and leaves out its ops, which swin_dense brings.
+    _pip("installing the other pins", "--no-deps", "-r", str(PINS))
+    if _second_opencv():  # two builds share one folder: whichever is removed breaks the other
+        opencv = next(line for line in PINS.read_text().splitlines() if line.startswith("opencv"))
+        names = ("opencv-python", "opencv-python-headless")
+        _step("removing a second OpenCV", PYTHON, "-m", "pip", "uninstall", "-q", "-y", *names)
+        _pip("installing the headless OpenCV", "--no-deps", opencv)
+    check = subprocess.run([PYTHON, "-m", "pip", "check"], capture_output=True, text=True)
+    lacking = [
+        line
+        for line in check.stdout.splitlines()
+        if ("requires" in line or "has requirement" in line)
+        and not any(name in line + "," for name in LEFT_OUT)
+    ]
+    for line in lacking:
+        print(f"warning: {line}")
+    STAMP.write_text(stamp)
+
+
+def _second_opencv() -> bool:
+    return any(VENV.glob("lib/python*/site-packages/opencv_python-*.dist-info"))
+
+
+def _pip(what: str, *arguments: str, verbose: bool = False) -> None:
+    quiet = ["-q", "--disable-pip-version-check"]
+    _step(what, PYTHON, "-m", "pip", "install", *quiet, *(["-v"] if verbose else []), *arguments)
+
+
+def _step(what: str, *arguments: object) -> None:
+    print(f"{what} ...", flush=True)
+    subprocess.run([str(a) for a in arguments], check=True, cwd=ROOT)
+
+
+def _fail(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""From nothing to pictures in minutes: python tools/quickstart.py"""
+
+import sys
+
+from swin_dense.cli.quickstart import main
+
+if __name__ == "__main__":
+    sys.exit(main())
