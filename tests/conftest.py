@@ -1,5 +1,6 @@
-"""A small shapes set, and a model of each task fitted on it for a few iterations."""
+"""A small shapes set, a model of each task fitted on it for a few iterations, and real data."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,16 @@ def trained(request, tmp_path_factory, small_shapes):
     )
     assert status == 0
     return request.param, config, work
+
+
+@pytest.fixture
+def real_data():
+    """Gives a folder of real data by name, where this machine has it; else the test is skipped."""
+
+    def folder(name: str) -> Path:
+        shared = Path(os.environ.get("SWIN_DENSE_SHARED", ROOT.parent / "shared"))
+        if not (shared / "data" / name).is_dir():
+            pytest.skip(f"no real data set {name!r} in {shared / 'data'} (SWIN_DENSE_SHARED)")
+        return shared / "data" / name
+
+    return folder

@@ -327,7 +327,7 @@ class Swin(BaseModule):
                 maps.append(norm(x).permute(0, 3, 1, 2).contiguous())
             if index == self.out_indices[-1]:
                 break
-            x = layer.downsample(x)
+            x = self.get_submodule(f"layers.{index}.downsample")(x)
         return tuple(maps)
 
     def train(self, mode: bool = True) -> "Swin":

@@ -1,11 +1,11 @@
 """Options that several commands take, worded once."""
 
 import argparse
-from pathlib import Path
 
 from mmengine.config import DictAction
 
-from swin_dense.errors import InputError, MissingInputError
+from swin_dense.datasets import label_maps
+from swin_dense.datasets.label_maps import LabelTable
 
 
 def parser(name: str, text: str) -> argparse.ArgumentParser:
@@ -56,29 +56,6 @@ def scale(text: str) -> tuple[int, int]:
     return sides
 
 
-def read_classes(path: str | None) -> tuple[tuple[str, ...] | None, tuple[int, ...] | None]:
-    """Names, and the label values to ignore, of a --classes file.
-
-    Raises:
-        InputError: no names, a name twice, or an ignored value before a class.
-    """
-    if path is None:
-        return None, None
-    if not Path(path).is_file():
-        raise MissingInputError(f"--classes: there is no file {path}. It holds one name per line.")
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    ignored = [i for i, line in enumerate(lines) if line.startswith("(")]
-    names = tuple(line for line in lines if not line.startswith("("))
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names or twice:
-        raise InputError(
-            f"--classes: {path} must name every class once; "
-            + (f"named twice: {', '.join(twice)}." if twice else "it names none.")
-        )
-    if ignored and ignored[0] < len(names):
-        raise InputError(
-            f"--classes: in {path} the ignored value {lines[ignored[0]]} stands before a class. "
-            "Ignored values come after the last class; renumber the label maps otherwise."
-        )
-    return names, (*ignored, 255) if ignored else None
+def read_table(path: str | None) -> LabelTable | None:
+    """The names of a --classes file, and for label maps the values they stand for."""
+    return None if path is None else label_maps.read_classes_file(path)

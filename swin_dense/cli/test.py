@@ -31,15 +31,16 @@ def _test(asked: argparse.Namespace) -> None:
     folder = Path(asked.work_dir or f"work_dirs/{Path(asked.config).stem}/test")
     config.work_dir, config.launcher = str(folder), asked.launcher
     trained = weights.class_names(files.read(asked.checkpoint))
-    names, ignored = options.read_classes(asked.classes)
-    for line in data.settle(config, ("test",), asked.data, asked.data_root, names, ignored):
+    table = options.read_table(asked.classes)
+    for line in data.settle(config, ("test",), asked.data, asked.data_root, table):
         print(line)
     if asked.image_scale:
         data.scale_images(config, asked.image_scale)
     found = tuple(config.test_dataloader.dataset.metainfo.classes)
     if trained:
-        weights.require_class_count(trained, found, asked.checkpoint)
-        if not data.is_segmentation(config):
+        segmentation = data.is_segmentation(config)
+        weights.require_classes(trained, found, asked.checkpoint, ordered=segmentation)
+        if not segmentation:
             data.set_classes(config, trained)  # the order the heads were trained in
 
     started = time.perf_counter()

@@ -54,8 +54,8 @@ def _train(asked: argparse.Namespace) -> None:
     )
     config.launcher = asked.launcher
     config.randomness = dict(config.get("randomness") or {}, seed=asked.seed)
-    names, ignored = options.read_classes(asked.classes)
-    for line in data.settle(config, ("train", "val"), asked.data, asked.data_root, names, ignored):
+    table = options.read_table(asked.classes)
+    for line in data.settle(config, ("train", "val"), asked.data, asked.data_root, table):
         say(line)
     if asked.image_scale:
         data.scale_images(config, asked.image_scale)

@@ -82,7 +82,7 @@ class Summary:
     areas: dict[str, int] = dataclasses.field(default_factory=dict)  # small, medium, large
     warnings: list[str] = dataclasses.field(default_factory=list)
 
-    def describe(self) -> str:
+    def describe(self, table: bool = True) -> str:
         """The counts as text: a line about the file, one per class, one per warning."""
         areas = ", ".join(f"{count} {name}" for name, count in self.areas.items())
         width = max([5, *map(len, self.objects)])
@@ -94,8 +94,7 @@ class Summary:
             [
                 f"{self.annotation_file}: {self.images} images, {self.kept_images} of them with "
                 f"objects; {self.annotations} annotations ({areas}; {self.crowds} crowds)",
-                f"{'class':{width}} {'objects':>9} {'images':>9}",
-                *rows,
+                *([f"{'class':{width}} {'objects':>9} {'images':>9}", *rows] if table else []),
                 *(f"warning: {text}" for text in self.warnings),
             ]
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from swin_dense.datasets.paths import require_file
 from swin_dense.errors import InputError, MissingInputError
@@ -65,7 +66,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with path.open("rb") as file:
         image = _open(file, str(path))
         width, height = image.size
-        if image.format == "TIFF":  # Pillow turns the size of this kind alone before it is loaded
+        if isinstance(image, TiffImageFile):  # Pillow turns this kind alone before it is loaded
             width, height = (image.tag_v2[tag] for tag in (IMAGE_WIDTH, IMAGE_LENGTH))
         return (width, height) if _orientation(image) in SIDEWAYS else (height, width)
 

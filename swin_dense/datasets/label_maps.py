@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -164,17 +164,33 @@ BINARY_REMEDY = (
 )
 
 
-def read_classes_file(path: str | Path) -> tuple[str, ...]:
-    """One class name per line, in the order of the raw values; "#" starts a comment line."""
+def read_classes_file(path: str | Path) -> LabelTable:
+    """One name per line, in the order of the raw values from 0; "#" starts a comment line.
+
+    A name in parentheses is a value that is never judged. Such values stand before or after the
+    classes: "(other)" on the first line makes 1 the first class.
+    """
     try:
         text = require_file(path, "file of class names").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8 text ({error}). Save it as UTF-8.") from error
-    lines = [line.strip() for line in text.splitlines()]
-    names = tuple(line for line in lines if line and not line.startswith("#"))
-    if not names:
+    stripped = [line.strip() for line in text.splitlines()]
+    lines = [line for line in stripped if line and not line.startswith("#")]
+    judged = [value for value, line in enumerate(lines) if not line.startswith("(")]
+    if not judged:
         raise InputError(f"{path}: no class name in the file. Write one name per line.")
-    return names
+    names = tuple(lines[value] for value in judged)
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: {twice} named more than once. Name each class once.")
+    if judged[-1] - judged[0] >= len(judged):
+        inner = next(v for v in range(judged[0], judged[-1]) if v not in judged)
+        raise InputError(
+            f"{path}: the ignored value {lines[inner]} stands between classes. Ignored values come "
+            "before the first class or after the last; renumber the label maps otherwise."
+        )
+    ignored = [value for value in range(len(lines)) if value not in judged]
+    return LabelTable(names, first_value=judged[0], ignore=(*ignored, IGNORE))
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
@@ -252,7 +268,7 @@ def pair_files(
 
 
 def _by_stem(
-    folder: Path, suffixes: tuple[str, ...], except_for: set[Path] = frozenset()
+    folder: Path, suffixes: tuple[str, ...], except_for: Collection[Path] = ()
 ) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place, _, names in os.walk(folder, followlinks=True):
@@ -283,11 +299,11 @@ class Summary:
     never: list[str]  # classes without a pixel
     warnings: list[str]
 
-    def describe(self) -> str:
+    def describe(self, table: bool = True) -> str:
         """How many were looked at; the label table with each class's share; the warnings."""
         lines = [f"{self.pairs} images with label maps, {self.looked_at} of them looked at"]
         shares = {**self.shares, IGNORED: self.ignored}
-        for i, row in enumerate(self.table.describe().splitlines()):
+        for i, row in enumerate(self.table.describe().splitlines() if table else ()):
             name = row.split(maxsplit=2)[-1]
             seen = "pixels" if i == 0 else f"{shares.pop(name):.2%}" if name in shares else ""
             lines.append(f"{row:<40} {seen:>8}".rstrip())

@@ -216,14 +216,14 @@ def _place(
         rng.uniform(margin, side - margin) for margin, side in zip(margins, size, strict=True)
     ]
     half = radius * reach + SHADOW_REACH
-    window = tuple(
+    rows, columns = (
         slice(max(0, int(at - half)), min(side, int(at + half) + 2))
         for at, side in zip(centre, size, strict=True)
     )
-    y, x = np.ogrid[window]
+    y, x = np.ogrid[rows, columns]
     y, x = (y + 0.5 - centre[0]) / radius, (x + 0.5 - centre[1]) / radius
     cos, sin = np.cos(turn), np.sin(turn)
-    return window, distance(cos * x + sin * y, cos * y - sin * x) * radius
+    return (rows, columns), distance(cos * x + sin * y, cos * y - sin * x) * radius
 
 
 # Colour.
@@ -258,7 +258,7 @@ def _paint(
     surroundings = behind[inside < 2].mean(axis=0)
     for _ in range(8):  # colours that stand out, if a few tries give any
         first, second = _two_colours(rng, saturation=(0.35, 0.95), value=(0.45, 1.0))
-        if np.abs(_blend(first, second, np.float64(0.4)) - surroundings).sum() > 150:
+        if np.abs(_blend(first, second, np.array(0.4)) - surroundings).sum() > 150:
             break
     y, x = np.mgrid[window]
     cover = np.clip(0.5 - inside, 0, 1)[..., None]
@@ -367,7 +367,8 @@ def _write_all(shapes: ShapesSet, parameters: dict) -> None:
 def _write_split(shapes: ShapesSet, split: str, parameters: dict) -> dict:
     """Write the pictures and label maps; return what the annotation file holds."""
     height, width = parameters["size"]
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number in range(1, parameters[split] + 1):
         name = f"{number:06d}.png"
         picture, owner, classes = draw(parameters["seed"], split, number, (height, width))

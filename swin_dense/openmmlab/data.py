@@ -16,6 +16,7 @@ from swin_dense.openmmlab.datasets import location
 from swin_dense.registry import DATASETS
 
 SHAPES_ROOT = Path("data/shapes")
+CLASSES_FILE = "classes.txt"
 LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
 
 
@@ -29,40 +30,43 @@ def settle(
     splits: tuple[str, ...] = ("train", "val"),
     data: str | None = None,
     data_root: str | None = None,
-    classes: tuple[str, ...] | None = None,
-    ignore: tuple[int, ...] | None = None,
+    table: label_maps.LabelTable | None = None,
 ) -> list[str]:
     """Fill in paths, classes and head sizes, and check the data of the asked splits.
 
     Args:
         data: "shapes" for the built-in set; None for what the config says.
         data_root: another place for the data; its layout is found if the config's is not there.
-        classes: class names in label order that replace the config's. For instances they choose
-            among the file's; for label maps they name the values 0, 1, 2, ...
-        ignore: label values that are not judged, with `classes`.
+        table: class names that replace the config's. For instances they choose among the
+            file's; for label maps they name the values. Without it, a classes.txt in the data
+            root says which value is which class.
 
     Raises:
         InputError: whatever is wrong with the data, in words.
     """
     lines = []
-    if data == "shapes" or (data is None and data_root is None and config.get("data") == "shapes"):
-        written = shapes.write(SHAPES_ROOT)
-        data_root = str(written.root)
-        if is_segmentation(config) and classes is None:
-            classes, ignore = shapes.LABELS, ()
+    built_in = config.pop("data", None) == "shapes"
+    if data == "shapes" or (data is None and data_root is None and built_in):
+        data_root = str(shapes.write(SHAPES_ROOT).root)
     elif data is not None:
         raise InputError(
             f"--data knows one built-in set, 'shapes', not {data!r}. Others: --data-root."
         )
-    config.pop("data", None)
-
     if data_root is not None:
         lines += _move(config, Path(data_root), splits)
-    if is_segmentation(config):
-        return lines + _settle_label_maps(config, splits, classes, ignore)
-    if ignore:
-        raise InputError("ignored labels belong to label maps, this config detects instances.")
-    return lines + _settle_instances(config, splits, classes)
+    if not is_segmentation(config):
+        return lines + _settle_instances(config, splits, table)
+    if data_root is not None and table is None:
+        names = Path(data_root) / CLASSES_FILE
+        if names.is_file():
+            table = label_maps.read_classes_file(names)
+        elif built_in:
+            raise InputError(
+                f"label maps carry no names, and those of this config belong to the built-in "
+                f"shapes. Write the names of {data_root}, one per line in the order of their "
+                f"values, into {names} or a file given with --classes."
+            )
+    return lines + _settle_label_maps(config, splits, table)
 
 
 def set_classes(config: Config, names: tuple[str, ...]) -> None:
@@ -133,14 +137,14 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> list[str]:
 
 
 def _settle_instances(
-    config: Config, splits: tuple[str, ...], classes: tuple[str, ...] | None
+    config: Config, splits: tuple[str, ...], table: label_maps.LabelTable | None
 ) -> list[str]:
     datasets = _datasets(config, splits)
-    stated = next(
-        (d["metainfo"]["classes"] for d in datasets if (d.get("metainfo") or {}).get("classes")),
-        None,
-    )
-    names = tuple(classes or stated or coco_layout.class_names(location(datasets[0], "ann_file")))
+    names = table.classes if table else None
+    for dataset in datasets:
+        names = names or (dataset.get("metainfo") or {}).get("classes")
+    subset = names is not None
+    names = tuple(names or coco_layout.class_names(location(datasets[0], "ann_file")))
     lines = []
     for split, dataset in zip(splits, datasets, strict=True):
         summary = coco_layout.check(
@@ -148,9 +152,9 @@ def _settle_instances(
             location(dataset, "img"),
             classes=names,
             need_masks=any("mask_head" in node for node in _walk(config["model"])),
-            subset=classes is not None or stated is not None,
+            subset=subset,
         )
-        lines.append(f"{split}: {summary.describe()}")
+        lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
     for split in ("val", "test"):
         evaluator = config.get(f"{split}_evaluator")
         if evaluator is not None and evaluator.get("type") == "swin_dense.CocoMetric":
@@ -160,18 +164,15 @@ def _settle_instances(
 
 
 def _settle_label_maps(
-    config: Config,
-    splits: tuple[str, ...],
-    classes: tuple[str, ...] | None,
-    ignore: tuple[int, ...] | None,
+    config: Config, splits: tuple[str, ...], table: label_maps.LabelTable | None
 ) -> list[str]:
-    if classes:  # other classes than the config's: its own table no longer holds
+    if table:  # other classes than the config's: its own table no longer holds
         for dataset in _datasets(config, tuple(LOADERS)):
             dataset.update(
                 type="swin_dense.LabelMaps",
-                first_value=0,
-                ignore=tuple(ignore if ignore is not None else (255,)),
-                metainfo=dict(classes=tuple(classes)),
+                first_value=table.first_value,
+                ignore=table.ignore,
+                metainfo=dict(classes=table.classes),
             )
     lines: list[str] = []
     for split, dataset in zip(splits, _datasets(config, splits), strict=True):
@@ -180,5 +181,5 @@ def _settle_label_maps(
         summary = label_maps.check(
             location(dataset, "img_path"), location(dataset, "seg_map_path"), built.label_table
         )
-        lines.append(f"{split}: {summary.describe()}")
+        lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
     return lines

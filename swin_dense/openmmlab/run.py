@@ -17,7 +17,7 @@ from swin_dense.openmmlab.config import building
 from swin_dense.openmmlab.runner import DenseRunner, bare
 
 _RUNS = itertools.count()
-ALWAYS = ("FiniteLoss", "HostMemory", "PlainCheckpoint")
+ALWAYS = ("swin_dense.FiniteLoss", "swin_dense.HostMemory", "swin_dense.PlainCheckpoint")
 
 
 @dataclass
@@ -80,10 +80,9 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     """
     backbone = config.model.backbone
     start = backbone.pop("init_cfg", None) or {}
-    config.custom_hooks = [
-        *(config.get("custom_hooks") or []),
-        *(ConfigDict(type=f"swin_dense.{name}") for name in ALWAYS),
-    ]
+    hooks = list(config.get("custom_hooks") or [])
+    there = {hook["type"] for hook in hooks}  # a config written by a run has them already
+    config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
     config.pretrained = pretrained or start.get("checkpoint")
     if not (config.pretrained or config.get("load_from") or config.get("resume")):
         say(

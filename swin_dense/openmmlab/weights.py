@@ -74,17 +74,28 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(names) if names else None
 
 
-def require_class_count(names: tuple[str, ...], asked: tuple[str, ...], path: str) -> None:
-    """Weights and data must speak of the same classes; the order may differ.
+def require_classes(
+    trained: tuple[str, ...], asked: tuple[str, ...], path: str, ordered: bool
+) -> None:
+    """Weights and data must speak of the same classes.
+
+    Args:
+        ordered: whether the order counts too, as it does where values carry no names.
 
     Raises:
         InputError: with the names that have no partner on either side.
     """
-    only_weights = [n for n in names if n not in asked]
-    only_data = [n for n in asked if n not in names]
+    only_weights = [n for n in trained if n not in asked]
+    only_data = [n for n in asked if n not in trained]
     if only_weights or only_data:
         raise InputError(
-            f"checkpoint: {path} was trained for {len(names)} classes, the data has {len(asked)}. "
-            f"Only in the checkpoint: {only_weights or 'none'}. Only in the data: "
+            f"checkpoint: {path} was trained for {len(trained)} classes, the data has "
+            f"{len(asked)}. Only in the checkpoint: {only_weights or 'none'}. Only in the data: "
             f"{only_data or 'none'}. Test on the data set it was trained for, or rename classes."
+        )
+    if ordered and trained != asked:
+        raise InputError(
+            f"checkpoint: {path} knows the classes in another order than the label maps' values. "
+            f"Checkpoint: {list(trained)}. Data: {list(asked)}. Give the --classes file of the "
+            "training."
         )

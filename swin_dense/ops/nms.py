@@ -65,8 +65,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
         )
     by_label, order = labels.to(boxes.device).sort(stable=True)
     sizes = by_label.unique_consecutive(return_counts=True)[1].tolist()
-    kept = [part[nms(boxes[part], scores[part], iou_threshold)] for part in order.split(sizes)]
-    kept = torch.cat(kept).sort().values if kept else order
+    parts = [part[nms(boxes[part], scores[part], iou_threshold)] for part in order.split(sizes)]
+    kept = torch.cat(parts).sort().values if parts else order
     rank = scores[kept].masked_fill(scores[kept].isnan(), float("-inf"))
     return kept[rank.sort(descending=True, stable=True).indices]
 

@@ -113,7 +113,7 @@ def _forward(
     argmax = [rois.new_empty(shape if take_max else 0, dtype=dtype) for _ in "yx"]
     if out.numel() == 0:
         argmax = [x.permute(0, 3, 1, 2) if take_max else x for x in argmax]
-        return out.permute(0, 3, 1, 2).to(features.dtype).contiguous(), *argmax
+        return out.permute(0, 3, 1, 2).to(features.dtype).contiguous(), argmax[0], argmax[1]
 
     boxes = _Boxes.read(rois, len(features), scale, aligned)
     pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (B * H * W, C)
@@ -144,7 +144,7 @@ def _forward(
     out.masked_fill_(nowhere, float("nan"))
     if take_max:
         argmax = [x.masked_fill(nowhere, _NOWHERE).permute(0, 3, 1, 2).contiguous() for x in argmax]
-    return out.permute(0, 3, 1, 2).to(features.dtype).contiguous(), *argmax
+    return out.permute(0, 3, 1, 2).to(features.dtype).contiguous(), argmax[0], argmax[1]
 
 
 def roi_align_backward(
@@ -170,7 +170,7 @@ def roi_align_backward(
             if take_max:
                 _maximum_backward(given, boxes, argmax_y, argmax_x, height, width, total)
             else:
-                grid = _Grid(*grad.shape[2:], sampling_ratio)
+                grid = _Grid(grad.shape[2], grad.shape[3], sampling_ratio)
                 _average_backward(given, boxes, grid, height, width, total)
         total = total.view(images, height, width, channels).permute(0, 3, 1, 2)
         return total.to(grad.dtype).contiguous()
@@ -338,7 +338,7 @@ def _maximum(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The largest sample of each bin and where it lies: three times (k, H, W, C)."""
     dtype = sum_dtype(pixels.dtype)
-    value: Tensor | float = 0.0
+    value = pixels.new_zeros((), dtype=dtype)
     for row, row_weight in ((rows.low, 1 - rows.fraction), (rows.high, rows.fraction)):
         for column, column_weight in (
             (columns.low, 1 - columns.fraction),

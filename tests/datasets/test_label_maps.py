@@ -191,7 +191,7 @@ def test_table_as_text():
 def test_classes_file(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_bytes("\ufeff# my classes\nroad\n\n traffic light \r\nsky\n".encode())
-    assert read_classes_file(path) == ("road", "traffic light", "sky")
+    assert read_classes_file(path).classes == ("road", "traffic light", "sky")
     path.write_bytes("stra\u00dfe\n".encode("latin-1"))
     with pytest.raises(InputError, match="must be UTF-8 text"):
         read_classes_file(path)
@@ -200,6 +200,35 @@ def test_classes_file(tmp_path):
         read_classes_file(path)
     with pytest.raises(MissingInputError, match="file of class names does not exist"):
         read_classes_file(tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "first_value", "ignored"),
+    [
+        ("sky\nroad\n", 0, (255,)),
+        ("sky\nroad\n(void)\n(border)\n", 0, (2, 3, 255)),
+        ("(other)\nsky\nroad\n", 1, (0, 255)),
+        ("(other)\n# a comment\nsky\n\nroad\n(void)\n", 1, (0, 3, 255)),
+    ],
+)
+def test_names_in_parentheses_are_ignored_values(tmp_path, text, first_value, ignored):
+    (tmp_path / "classes.txt").write_text(text)
+    table = read_classes_file(tmp_path / "classes.txt")
+    assert table == LabelTable(("sky", "road"), first_value=first_value, ignore=ignored)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sky\n(void)\nroad\n", r"\(void\) stands between classes"),
+        ("sky\nroad\nsky\n", r"\['sky'\] named more than once"),
+        ("(void)\n", "no class name"),
+    ],
+)
+def test_a_file_of_names_that_is_none(tmp_path, text, says):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_classes_file(tmp_path / "classes.txt")
 
 
 @pytest.fixture
@@ -265,7 +294,7 @@ def test_shares(folders):
     assert (summary.ignored, summary.pairs, summary.looked_at) == (0.125, 2, 2)
     assert summary.never == ["car"]
     assert "warning: classes without a pixel in 2 label maps: car" in summary.describe()
-    assert "75.000%" in summary.describe()
+    assert "75.00%" in summary.describe()
     merged = LabelTable(("ground",), {0: 0, 1: 0})
     assert check(images, labels, merged).shares == {"ground": 0.875}
 

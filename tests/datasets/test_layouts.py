@@ -1,0 +1,98 @@
+"""Which files of a data root are taken, and what is said when none are."""
+
+import pytest
+
+from swin_dense.datasets import layouts
+from swin_dense.datasets.layouts import INSTANCES, LABEL_MAPS, Split
+from swin_dense.errors import InputError, MissingInputError
+
+
+def make(root, layout, splits=("train", "val"), folders=False):
+    """Create what a layout names: image folders, annotation files or label folders."""
+    for split in splits:
+        (root / layout[split].images).mkdir(parents=True, exist_ok=True)
+        labels = root / layout[split].labels
+        if folders:
+            labels.mkdir(parents=True, exist_ok=True)
+        else:
+            labels.parent.mkdir(parents=True, exist_ok=True)
+            labels.write_text("{}")
+
+
+@pytest.mark.parametrize("place", range(len(INSTANCES)))
+def test_each_layout_of_instances_is_found(tmp_path, place):
+    make(tmp_path, INSTANCES[place])
+    assert layouts.find(tmp_path, INSTANCES) == INSTANCES[place]
+
+
+@pytest.mark.parametrize("place", range(len(LABEL_MAPS)))
+def test_each_layout_of_label_maps_is_found(tmp_path, place):
+    make(tmp_path, LABEL_MAPS[place], folders=True)
+    assert layouts.find(str(tmp_path), LABEL_MAPS) == LABEL_MAPS[place]
+
+
+def test_names_are_those_of_the_originals():
+    """By hand: COCO 2017 as cocodataset.org packs it, ADE20K as its authors do, Roboflow."""
+    assert INSTANCES[0]["train"] == Split("train2017", "annotations/instances_train2017.json")
+    assert INSTANCES[-1]["val"] == Split("valid", "valid/_annotations.coco.json")
+    assert LABEL_MAPS[0]["val"] == Split("images/validation", "annotations/validation")
+    assert {"train": Split("train", "train.json"), "val": Split("val", "val.json")} in INSTANCES
+    assert {"train": Split("images", "train.json"), "val": Split("images", "val.json")} in INSTANCES
+
+
+def test_the_first_match_wins(tmp_path):
+    make(tmp_path, INSTANCES[3])
+    make(tmp_path, INSTANCES[0])
+    assert layouts.find(tmp_path, INSTANCES) == INSTANCES[0]
+
+
+def test_only_the_asked_splits_must_be_there(tmp_path):
+    make(tmp_path, INSTANCES[0], splits=("val",))
+    assert layouts.find(tmp_path, INSTANCES, ("val",)) == {"val": INSTANCES[0]["val"]}
+    with pytest.raises(InputError, match="none of the layouts"):
+        layouts.find(tmp_path, INSTANCES, ("train", "val"))
+
+
+def test_splits_of_two_layouts_are_not_mixed(tmp_path):
+    make(tmp_path, INSTANCES[0], splits=("train",))
+    make(tmp_path, INSTANCES[-1], splits=("val",))
+    with pytest.raises(InputError, match="none of the layouts"):
+        layouts.find(tmp_path, INSTANCES)
+
+
+def test_images_must_be_a_folder(tmp_path):
+    make(tmp_path, INSTANCES[0])
+    (tmp_path / "val2017").rmdir()
+    (tmp_path / "val2017").write_text("")
+    with pytest.raises(InputError, match="none of the layouts"):
+        layouts.find(tmp_path, INSTANCES)
+
+
+def test_a_root_that_is_not_there(tmp_path):
+    with pytest.raises(MissingInputError, match=r"no folder .*nowhere .*--data-root.*shapes"):
+        layouts.find(tmp_path / "nowhere", INSTANCES)
+
+
+def test_the_message_lists_what_is_there_and_every_layout(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InputError) as raised:
+        layouts.find(tmp_path, LABEL_MAPS, ("val",))
+    text = str(raised.value)
+    assert "It holds: notes.txt, pictures/." in text
+    for layout in LABEL_MAPS:
+        assert f"{layout['val'].labels} + {layout['val'].images}/" in text
+    assert "training" not in text  # that split was not asked for
+    assert "ann_file and data_prefix" in text
+
+
+def test_a_long_listing_is_cut(tmp_path):
+    for number in range(13):
+        (tmp_path / f"{number:02}").mkdir()
+    with pytest.raises(InputError, match=r"00/, .*, 11/ \.\.\.\. Known"):
+        layouts.find(tmp_path, INSTANCES)
+
+
+def test_an_empty_root(tmp_path):
+    with pytest.raises(InputError, match="It holds: nothing"):
+        layouts.find(tmp_path, INSTANCES)

@@ -1,0 +1,439 @@
+"""Settling a config's data: files found, classes read by name, heads sized, both orders equal."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, ROOT
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+import swin_dense.openmmlab  # noqa: F401
+from swin_dense.datasets import shapes
+from swin_dense.datasets.label_maps import IGNORE
+from swin_dense.errors import InputError, MissingInputError
+from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab import data
+from swin_dense.openmmlab.metrics import CocoMetric
+from swin_dense.registry import DATASETS
+
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def load(task, **options):
+    return configs.load(CONFIGS[task], options)
+
+
+def settled(task, root, **more):
+    config = load(task)
+    lines = data.settle(config, data_root=str(root), **more)
+    return config, lines
+
+
+@pytest.fixture
+def copied(tmp_path, small_shapes):
+    return Path(shutil.copytree(small_shapes.root, tmp_path / "set"))
+
+
+def edit(root, change, split="val"):
+    path = root / f"annotations/instances_{split}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def built(config, split="val"):
+    return DATASETS.build(dict(config[f"{split}_dataloader"].dataset, pipeline=[]))
+
+
+# Where the data is.
+
+
+def test_the_built_in_set_is_written_when_the_config_asks(tmp_path, monkeypatch, small_shapes):
+    asked = []
+    monkeypatch.setattr(data.shapes, "write", lambda root: asked.append(root) or small_shapes)
+    config = load("detection")
+    data.settle(config)
+    assert asked == [data.SHAPES_ROOT]
+    assert "data" not in config
+    assert config.train_dataloader.dataset.data_root == str(small_shapes.root)
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_shapes_replace_the_data_of_any_config(task, monkeypatch, small_shapes):
+    monkeypatch.setattr(data.shapes, "write", lambda root: small_shapes)
+    large = {"detection": "mask_rcnn_swin_t", "segmentation": "upernet_swin_t"}[task]
+    config = configs.load(ROOT / f"configs/{large}.py")
+    data.settle(config, data="shapes")
+    expected = shapes.CLASSES if task == "detection" else shapes.LABELS
+    assert config.train_dataloader.dataset.metainfo.classes == expected
+    assert len(built(config)) == 4
+    if task == "segmentation":  # no longer ADE20K, whose value 0 would be lost
+        table = built(config).label_table
+        assert table.lookup(np.array([[0, 6]])).tolist() == [[0, 6]]
+
+
+def test_another_built_in_set_is_refused():
+    with pytest.raises(InputError, match=r"'shapes', not 'squares'"):
+        data.settle(load("detection"), data="squares")
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_a_root_with_the_config_s_own_names(task, small_shapes):
+    config, lines = settled(task, small_shapes.root)
+    assert lines[0] == f"data: {small_shapes.root}"
+    assert lines[1].startswith("train: ")
+    assert lines[2].startswith("val: ")
+    assert [config[name].dataset.data_root for name in LOADERS] == [str(small_shapes.root)] * 3
+    assert len(built(config, "train")) == 9
+    assert len(built(config, "test")) == 4
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_a_root_with_another_layout(task, tmp_path, copied):
+    if task == "detection":
+        for split in ("train", "val"):
+            (copied / f"images/{split}").rename(copied / f"{split}2017")
+            old = copied / f"annotations/instances_{split}.json"
+            old.rename(copied / f"annotations/instances_{split}2017.json")
+        names = ("train2017", "annotations/instances_val2017.json")
+    else:
+        shutil.rmtree(copied / "annotations")
+        (copied / "label_maps").rename(copied / "annotations")
+        for folder in ("images", "annotations"):
+            (copied / folder / "train").rename(copied / folder / "training")
+            (copied / folder / "val").rename(copied / folder / "validation")
+        names = ("images/training", "annotations/validation")
+    config, lines = settled(task, copied)
+    train, val = (config[name].dataset for name in ("train_dataloader", "val_dataloader"))
+    if task == "detection":
+        assert (train.data_prefix.img, val.ann_file) == names
+    else:
+        assert (train.data_prefix.img_path, val.data_prefix.seg_map_path) == names
+    assert all(name in lines[0] for name in names)
+    assert len(built(config, "train")) == 9
+    assert len(built(config, "test")) == 4  # the test split is the validation split
+    assert config.test_dataloader.dataset == val
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_only_the_asked_split_must_be_there(task, copied):
+    shutil.rmtree(copied / "images/train")
+    _, lines = settled(task, copied, splits=("test",))
+    assert lines[1].startswith("test: ")
+    with pytest.raises(InputError, match="train"):
+        settled(task, copied)
+
+
+def test_a_root_that_is_not_there(tmp_path):
+    with pytest.raises(MissingInputError, match="nowhere"):
+        settled("detection", tmp_path / "nowhere")
+
+
+def test_wrapped_data_sets_are_settled_too(small_shapes):
+    config = load("detection")
+    inner = config.train_dataloader.dataset
+    config.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=inner)
+    data.settle(config, data_root=str(small_shapes.root), classes=("ring", "star"))
+    inner = config.train_dataloader.dataset.dataset
+    assert inner.data_root == str(small_shapes.root)
+    assert inner.metainfo.classes == ("ring", "star")
+
+
+# Which classes, and how large the heads are.
+
+
+def heads(config):
+    """num_classes of every head, by dotted place."""
+    found = {}
+
+    def walk(node, place):
+        if isinstance(node, dict):
+            if "num_classes" in node:
+                found[place] = node["num_classes"]
+            for key, value in node.items():
+                walk(value, f"{place}.{key}".lstrip("."))
+
+    walk(config.model, "")
+    return found
+
+
+def test_instances_take_the_classes_of_the_training_file(copied):
+    edit(copied, lambda content: content["categories"].reverse(), "train")
+    config, _ = settled("detection", copied)
+    assert [config[name].dataset.metainfo.classes for name in LOADERS] == [shapes.CLASSES[::-1]] * 3
+    assert heads(config) == {"roi_head.bbox_head": 6, "roi_head.mask_head": 6}
+
+
+def test_a_subset_in_an_order_of_one_s_own(small_shapes):
+    config, lines = settled("detection", small_shapes.root, classes=("star", "circle"))
+    assert heads(config) == {"roi_head.bbox_head": 2, "roi_head.mask_head": 2}
+    assert all(name in lines[1] for name in ("star", "circle"))
+    assert "triangle" not in lines[1]
+    content = json.loads(small_shapes.annotation_file("val").read_text())
+    for number, sample in enumerate(built(config).load_data_list()):
+        rows = [r for r in content["annotations"] if r["image_id"] == number + 1]
+        wanted = [shapes.CATEGORY_IDS[name] for name in ("star", "circle")]
+        expected = [wanted.index(r["category_id"]) for r in rows if r["category_id"] in wanted]
+        assert [row["bbox_label"] for row in sample["instances"]] == expected
+
+
+def test_classes_stated_in_a_config_win_over_the_file(small_shapes):
+    config = load("detection")
+    config.train_dataloader.dataset.metainfo = dict(classes=("cross", "ring"))
+    data.settle(config, data_root=str(small_shapes.root))
+    assert config.val_dataloader.dataset.metainfo.classes == ("cross", "ring")
+    assert set(heads(config).values()) == {2}
+
+
+def test_a_class_that_is_not_in_the_file(small_shapes):
+    with pytest.raises(InputError, match=r"'rings' .* Did you mean 'ring'"):
+        settled("detection", small_shapes.root, classes=("circle", "rings"))
+
+
+def test_ignored_labels_are_for_label_maps(small_shapes):
+    with pytest.raises(InputError, match="label maps"):
+        settled("detection", small_shapes.root, classes=("circle",), ignore=(3,))
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_the_built_heads_have_that_size(task, small_shapes):
+    names = ("ring", "star") if task == "detection" else (*shapes.LABELS[:6], "x")
+    config, _ = settled(task, small_shapes.root, classes=names)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    if task == "detection":
+        assert model.roi_head.bbox_head.fc_cls.out_features == 3  # and the background
+        assert model.roi_head.bbox_head.fc_reg.out_features == 8
+        assert model.roi_head.mask_head.conv_logits.out_channels == 2
+        assert model.rpn_head.rpn_cls.out_channels == 3  # object or not, of three shapes
+    else:
+        assert heads(config) == {"decode_head": 7, "auxiliary_head": 7}
+        assert model.decode_head.conv_seg.out_channels == 7
+        assert model.auxiliary_head.conv_seg.out_channels == 7
+        assert model.decode_head.out_channels == model.auxiliary_head.num_classes == 7
+
+
+def test_heads_in_a_list_are_sized_too(small_shapes):
+    config = load("segmentation")
+    config.model.auxiliary_head = [config.model.auxiliary_head, config.model.auxiliary_head]
+    data.settle(config, data_root=str(small_shapes.root))
+    assert [head.num_classes for head in config.model.auxiliary_head] == [7, 7]
+
+
+# The evaluators.
+
+
+def test_evaluators_read_the_settled_file(small_shapes):
+    config, _ = settled("detection", small_shapes.root)
+    expected = str(small_shapes.annotation_file("val"))
+    assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == expected
+
+
+def test_evaluators_of_one_s_own_are_left_alone(small_shapes):
+    config = load("detection")
+    config.val_evaluator = dict(type="CocoMetric", ann_file="mine.json")
+    data.settle(config, data_root=str(small_shapes.root))
+    assert config.val_evaluator.ann_file == "mine.json"
+
+
+def test_a_list_of_evaluators_is_settled(small_shapes):
+    config = load("detection")
+    config.val_evaluator = [dict(type="swin_dense.CocoMetric", metric="bbox")]
+    data.settle(config, data_root=str(small_shapes.root))
+    expected = str(small_shapes.annotation_file("val"))
+    assert config.val_evaluator[0].ann_file == expected
+
+
+def test_a_config_without_validation(small_shapes):
+    config = load("detection")
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    data.settle(config, ("train",), data_root=str(small_shapes.root))
+    assert config.val_evaluator is None
+
+
+# The same class under other positions and ids: labels and AP stay.
+
+
+def permute(content):
+    """Another order of the list, and other ids, of the same names; annotations follow."""
+    order = [4, 2, 0, 5, 1, 3]
+    ids = {c["id"]: 90 - 7 * place for place, c in enumerate(content["categories"])}
+    content["categories"] = [content["categories"][i] for i in order]
+    for entry in content["categories"]:
+        entry["id"] = ids[entry["id"]]
+    for row in content["annotations"]:
+        row["category_id"] = ids[row["category_id"]]
+
+
+def predictions(annotation_file, classes):
+    """What a model trained for `classes` would answer: boxes a little off, one in five wrong."""
+    rng = np.random.default_rng(8)
+    content = json.loads(Path(annotation_file).read_text())
+    name_of = {c["id"]: c["name"] for c in content["categories"]}
+    samples = []
+    for image in content["images"]:
+        rows = [r for r in content["annotations"] if r["image_id"] == image["id"]]
+        corners = np.array([r["bbox"] for r in rows], np.float32)
+        corners[:, 2:] += corners[:, :2]
+        corners += rng.integers(-2, 3, corners.shape)
+        labels = [classes.index(name_of[r["category_id"]]) for r in rows]
+        wrong = rng.random(len(rows)) < 0.2
+        labels = np.where(wrong, rng.integers(0, len(classes), len(rows)), labels)
+        found = dict(
+            bboxes=torch.from_numpy(corners),
+            labels=torch.from_numpy(labels),
+            scores=torch.from_numpy(rng.random(len(rows), np.float32)),
+        )
+        samples.append(
+            dict(
+                img_id=image["id"],
+                ori_shape=(image["height"], image["width"]),
+                pred_instances=found,
+            )
+        )
+    return samples
+
+
+def evaluated(config, samples):
+    metric = CocoMetric(config.val_evaluator.ann_file, metric="bbox")
+    metric.dataset_meta = built(config).metainfo
+    metric.process({}, samples)
+    return metric.evaluate(len(samples)), metric.per_class
+
+
+def test_permuted_categories_give_the_same_labels_and_ap(small_shapes, copied):
+    edit(copied, permute)
+    plain, _ = settled("detection", small_shapes.root)
+    other, _ = settled("detection", copied)
+    classes = plain.val_dataloader.dataset.metainfo.classes
+    assert other.val_dataloader.dataset.metainfo.classes == classes == shapes.CLASSES
+    for one, two in zip(built(plain).load_data_list(), built(other).load_data_list(), strict=True):
+        assert [r["bbox_label"] for r in one["instances"]] == [
+            r["bbox_label"] for r in two["instances"]
+        ]
+        assert [r["bbox"] for r in one["instances"]] == [r["bbox"] for r in two["instances"]]
+    samples = predictions(small_shapes.annotation_file("val"), classes)
+    numbers, per_class = evaluated(plain, samples)
+    assert evaluated(other, samples) == (numbers, per_class)
+    assert 0.1 < numbers["coco/bbox_AP"] < 0.9
+    assert len({row["bbox_AP"] for row in per_class.values()}) > 2  # a swap would show
+
+
+def test_permuted_training_categories_give_the_names_their_own_heads(copied):
+    """Training and validation disagree about positions; each object keeps its name."""
+    edit(copied, permute, "train")
+    config, _ = settled("detection", copied)
+    classes = config.train_dataloader.dataset.metainfo.classes
+    assert classes != shapes.CLASSES
+    assert sorted(classes) == sorted(shapes.CLASSES)
+    for split in ("train", "val"):
+        path = copied / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        name_of = {c["id"]: c["name"] for c in content["categories"]}
+        by_image = {i["id"]: [] for i in content["images"]}
+        for row in content["annotations"]:
+            by_image[row["image_id"]].append(name_of[row["category_id"]])
+        for sample in built(config, split).load_data_list():
+            names = [classes[row["bbox_label"]] for row in sample["instances"]]
+            assert names == by_image[sample["img_id"]], split
+    perfect = predictions(copied / "annotations/instances_val.json", classes)
+    assert evaluated(config, perfect)[0]["coco/bbox_AP"] > 0.1
+
+
+# Label maps.
+
+
+def test_label_maps_whose_zero_means_other(small_shapes):
+    config = load("segmentation")
+    for name in LOADERS:
+        config[name].dataset.update(
+            first_value=1, ignore=(0, 255), metainfo=dict(classes=shapes.CLASSES)
+        )
+    lines = data.settle(config, data_root=str(small_shapes.root))
+    assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
+    table = built(config).label_table
+    raw = np.array([[0, 1, 2], [5, 6, 255]])
+    assert table.lookup(raw).tolist() == [[IGNORE, 0, 1], [4, 5, IGNORE]]
+    assert "circle" in lines[1]
+    assert "(ignored)" in lines[1]
+
+
+def test_ade20k_s_own_classes_size_the_heads(copied):
+    config = configs.load(ROOT / "configs/upernet_swin_t.py")
+    data.settle(config, data_root=str(copied))
+    assert heads(config) == {"decode_head": 150, "auxiliary_head": 150}
+    assert len(config.val_dataloader.dataset.metainfo.classes) == 150
+    assert built(config).label_table.lookup(np.array([[0, 1, 150]])).tolist() == [[IGNORE, 0, 149]]
+
+
+def test_label_maps_with_classes_of_one_s_own_and_an_ignored_value(small_shapes):
+    names = tuple(f"class {i}" for i in range(6))
+    config, lines = settled("segmentation", small_shapes.root, classes=names, ignore=(6, 255))
+    assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
+    for split in ("train", "val", "test"):
+        table = built(config, split).label_table
+        assert table.classes == names
+        assert table.lookup(np.array([[0, 5, 6, 255]])).tolist() == [[0, 5, IGNORE, IGNORE]]
+    assert "(ignored)" in lines[1]
+
+
+def test_own_classes_replace_ade20k_s_table(copied):
+    """Its offset of one would turn the first class of another set into "other"."""
+    config = configs.load(ROOT / "configs/upernet_swin_t.py")
+    data.settle(config, data_root=str(copied), classes=shapes.LABELS)
+    assert heads(config) == {"decode_head": 7, "auxiliary_head": 7}
+    assert built(config).label_table.lookup(np.array([[0, 6, 255]])).tolist() == [[0, 6, IGNORE]]
+
+
+def test_too_few_names_for_the_values(small_shapes):
+    with pytest.raises(InputError, match=r"not in the table: .*6 \("):
+        settled("segmentation", small_shapes.root, classes=tuple("abcdef"))
+
+
+# Sizes.
+
+
+def sizes(config):
+    """Every scale and scales of the loaders, wherever they stand."""
+    found = []
+
+    def walk(node):
+        if isinstance(node, dict):
+            found.extend(node[key] for key in ("scale", "scales") if key in node)
+            node = list(node.values())
+        if isinstance(node, list | tuple):
+            for item in node:
+                walk(item)
+
+    for name in LOADERS:
+        walk(config[name])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_scale_images_reaches_every_step(path):
+    config = configs.load(path)
+    anchors = config.model.get("rpn_head", {}).get("anchor_generator", {}).get("scales")
+    before = sizes(config)
+    data.scale_images(config, (384, 224))
+    after = sizes(config)
+    assert len(after) == len(before) >= 3
+    assert all(size in ((384, 224), [(384, 224)]) for size in after)
+    assert config.model.get("rpn_head", {}).get("anchor_generator", {}).get("scales") == anchors
+
+
+def test_scaled_images_have_that_size(small_shapes):
+    config, _ = settled("detection", small_shapes.root)
+    data.scale_images(config, (150, 90))
+    init_default_scope(config.default_scope)
+    sample = DATASETS.build(config.val_dataloader.dataset)[0]
+    assert tuple(sample["inputs"].shape) == (3, 90, 130)  # 72x104 by 90 / 72
+
+
+def test_is_segmentation():
+    assert data.is_segmentation(Config(dict(default_scope="mmseg")))
+    assert not data.is_segmentation(Config(dict(default_scope="mmdet")))

@@ -1,0 +1,155 @@
+"""Labels by name, pairs by name, and raw label values through one table."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import swin_dense.openmmlab  # noqa: F401
+from swin_dense.datasets.label_maps import IGNORE
+from swin_dense.errors import InputError
+from swin_dense.openmmlab.datasets import ADE20K, CocoInstances, LabelMaps, location
+
+# File order; the ids are neither sorted nor dense.
+CATEGORIES = {9: "cat", 4: "dog", 7: "emu"}
+
+
+@pytest.fixture
+def annotations(tmp_path):
+    """Two images; objects emu, cat, dog and dog, emu."""
+    objects = [(31, 7), (31, 9), (31, 4), (22, 4), (22, 7)]
+    content = dict(
+        images=[dict(id=i, file_name=f"{i}.png", height=60, width=80) for i in (31, 22)],
+        annotations=[
+            dict(id=n, image_id=i, category_id=c, bbox=[2 * n, 3, 10, 12], area=120, iscrowd=0)
+            for n, (i, c) in enumerate(objects, start=1)
+        ],
+        categories=[dict(id=i, name=name) for i, name in CATEGORIES.items()],
+    )
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def instances(path, **more):
+    return CocoInstances(ann_file=str(path), data_prefix=dict(img="x"), pipeline=[], **more)
+
+
+def labels_of(dataset):
+    return [[row["bbox_label"] for row in image["instances"]] for image in dataset]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("cat", "dog", "emu"), [[2, 0, 1], [1, 2]]),
+        (("dog", "emu", "cat"), [[1, 2, 0], [0, 1]]),
+        (("emu", "cat"), [[0, 1], [0]]),
+    ],
+)
+def test_labels_follow_the_names_not_the_file(annotations, names, expected):
+    dataset = instances(annotations, metainfo=dict(classes=names))
+    assert dataset.metainfo["classes"] == names
+    assert labels_of(dataset) == expected
+
+
+def test_without_names_the_file_s_are_taken(annotations):
+    dataset = instances(annotations)
+    assert dataset.metainfo["classes"] == ("cat", "dog", "emu")
+    assert labels_of(dataset) == [[2, 0, 1], [1, 2]]
+    assert CocoInstances.METAINFO == {}  # not remembered for the next data set
+
+
+def test_a_name_the_file_lacks(annotations):
+    with pytest.raises(InputError, match=r"'Dog' .* Did you mean 'dog'"):
+        instances(annotations, metainfo=dict(classes=("cat", "Dog")))
+
+
+def test_reading_says_nothing(annotations, capsys):
+    instances(annotations)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Images of three kinds, one in a folder inside, and their label maps."""
+    for name, suffix in (("b", ".jpg"), ("a", ".png"), ("deep/c", ".JPEG")):
+        for folder, ending in (("pictures", suffix), ("maps", ".png")):
+            path = tmp_path / folder / f"{name}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            value = {"a": 3, "b": 5, "deep/c": 1}[name]
+            array = np.full((7, 9), value, np.uint8)
+            kind = "JPEG" if ending.lower() in (".jpg", ".jpeg") else "PNG"
+            Image.fromarray(array).save(path, format=kind)
+    return dict(
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path="pictures", seg_map_path="maps"),
+        pipeline=[],
+    )
+
+
+NAMES = tuple("uvwxyz")
+
+
+def test_pairs_have_the_same_name(pairs, tmp_path):
+    dataset = LabelMaps(metainfo=dict(classes=NAMES), **pairs)
+    found = [(item["img_path"], item["seg_map_path"]) for item in dataset]
+    expected = [("a.png", "a.png"), ("b.jpg", "b.png"), ("deep/c.JPEG", "deep/c.png")]
+    assert found == [(f"{tmp_path}/pictures/{i}", f"{tmp_path}/maps/{m}") for i, m in expected]
+
+
+def test_a_map_without_image_is_named(pairs, tmp_path):
+    (tmp_path / "pictures/b.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 label maps have no image: b\.png"):
+        LabelMaps(metainfo=dict(classes=NAMES), **pairs)
+
+
+def test_every_item_carries_the_table(pairs):
+    dataset = LabelMaps(metainfo=dict(classes=NAMES), first_value=1, ignore=(0, 9), **pairs)
+    raw = np.array([[0, 1, 6, 9]])
+    for item in dataset:
+        assert item["label_table"].lookup(raw).tolist() == [[IGNORE, 0, 5, IGNORE]]
+        assert item["reduce_zero_label"] is False  # the table has done it
+        assert item["label_map"] is None
+        assert item["seg_fields"] == []
+
+
+def test_items_do_not_share_their_lists(pairs):
+    dataset = LabelMaps(metainfo=dict(classes=NAMES), **pairs)
+    dataset[0]["seg_fields"].append("gt_seg_map")
+    assert dataset[0]["seg_fields"] == dataset[1]["seg_fields"] == []
+
+
+def test_maps_carry_no_names(pairs):
+    with pytest.raises(InputError, match="label maps carry no names"):
+        LabelMaps(**pairs)
+
+
+def test_names_may_stand_in_a_file(pairs, tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(NAMES) + "\n")
+    dataset = LabelMaps(metainfo=dict(classes=str(path)), **pairs)
+    assert dataset.label_table.classes == NAMES
+    assert tuple(dataset.metainfo["classes"]) == NAMES
+
+
+def test_ade20k_has_150_classes_and_zero_is_not_judged(pairs):
+    dataset = ADE20K(**pairs)
+    names = dataset.metainfo["classes"]
+    assert len(names) == len(set(names)) == 150
+    assert (names[0], names[12], names[149]) == ("wall", "person", "flag")
+    assert dataset.label_table.classes == tuple(names)
+    raw = np.arange(151)[None]
+    expected = [IGNORE, *range(150)]
+    assert dataset.label_table.lookup(raw)[0].tolist() == expected
+    with pytest.raises(InputError, match=r"151 \(1 pixels\)"):
+        dataset.label_table.lookup(np.array([[151]]))
+
+
+def test_location(tmp_path):
+    dataset = dict(data_root="/data", ann_file="a.json", data_prefix=dict(img="images"))
+    assert str(location(dataset, "ann_file")) == "/data/a.json"
+    assert str(location(dataset, "img")) == "/data/images"
+    assert str(location(dataset | {"ann_file": "/else/a.json"}, "ann_file")) == "/else/a.json"
+    assert str(location(dict(ann_file="a.json"), "ann_file")) == "a.json"

@@ -1,0 +1,178 @@
+"""The warm-up rule, iteration by iteration, and runs that follow one another in a process."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from conftest import CONFIGS
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.utils.data import DataLoader
+
+import swin_dense.openmmlab  # noqa: F401
+from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab import data, run
+from swin_dense.openmmlab.runner import DenseRunner, bare
+
+BASE = 0.4
+NUMBERS = itertools.count()
+
+
+class Line(BaseModel):
+    """A model of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs, mode="tensor"):
+        return {"loss": (self.weight * inputs).sum()}
+
+    def train_step(self, inputs, optim_wrapper):
+        optim_wrapper.update_params(self(inputs)["loss"])
+        return {}
+
+
+class Rates(Hook):
+    """Remember the learning rate of each iteration."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen.append(runner.optim_wrapper.get_lr()["lr"][0])
+
+
+def rates(folder, schedule, iterations=None, epochs=None):
+    """Learning rates of a run; an epoch is 7 iterations."""
+    model, hook = Line(), Rates()
+    loop = (
+        dict(type="EpochBasedTrainLoop", max_epochs=epochs)
+        if epochs
+        else dict(type="IterBasedTrainLoop", max_iters=iterations)
+    )
+    runner = DenseRunner(
+        model=model,
+        work_dir=str(folder),
+        # mmengine's loop by iterations sleeps two seconds whenever a loader comes to its end
+        train_dataloader=DataLoader(torch.ones(7 if epochs else iterations + 1, 1)),
+        train_cfg=loop,
+        optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=BASE)),
+        param_scheduler=schedule,
+        default_hooks=dict(checkpoint=None, logger=None, timer=None),
+        custom_hooks=[hook],
+        experiment_name=f"rates_{next(NUMBERS)}",
+    )
+    runner.train()
+    return hook.seen
+
+
+def warm_up(end):
+    return dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=end)
+
+
+def decay(begin, end):
+    return dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=begin, end=end)
+
+
+def steps(values):
+    return [b - a for a, b in itertools.pairwise(values)]
+
+
+@pytest.mark.parametrize(("iterations", "length"), [(20, 2), (35, 3), (60, 6), (200, 20)])
+def test_a_warm_up_takes_a_tenth_and_the_decay_follows_it(tmp_path, iterations, length):
+    seen = rates(tmp_path, [warm_up(1500), decay(1500, iterations)], iterations)
+    assert len(seen) == iterations
+    assert seen[0] == pytest.approx(0.01 * BASE)
+    rising, falling = seen[:length], seen[length - 1 :]
+    assert rising[-1] == pytest.approx(BASE)
+    assert steps(rising) == pytest.approx([0.99 * BASE / (length - 1)] * (length - 1))
+    assert max(seen) == pytest.approx(BASE)
+    assert seen == rising + sorted(falling[1:], reverse=True)
+    down = [step for step in steps(seen[length:]) if step]
+    assert down == pytest.approx([down[0]] * len(down))  # a straight line
+    assert seen[-1] == pytest.approx(0.0, abs=1.1 * abs(down[0]))
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 8, 9, 10, 19])
+def test_a_very_short_run_starts_at_the_full_rate(tmp_path, iterations):
+    seen = rates(tmp_path, [warm_up(1500), decay(1500, iterations)], iterations)
+    assert len(seen) == iterations
+    assert seen[0] == pytest.approx(BASE)
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_a_warm_up_that_fits_is_left_alone(tmp_path):
+    seen = rates(tmp_path, [warm_up(5), decay(5, 50)], 50)
+    assert seen[:5] == pytest.approx([BASE * (0.01 + 0.99 * i / 4) for i in range(5)])
+    assert "warm-up" not in next(tmp_path.glob("*/*.log")).read_text()
+
+
+def test_epochs_are_counted_in_iterations(tmp_path):
+    """Nine epochs of seven: a warm-up of at most six of 63 iterations, steps after 6 and 8."""
+    milestones = dict(type="MultiStepLR", by_epoch=True, end=9, milestones=[6, 8], gamma=0.1)
+    seen = rates(tmp_path, [warm_up(1000), milestones], epochs=9)
+    assert seen[:6] == pytest.approx([BASE * (0.01 + 0.99 * i / 5) for i in range(6)])
+    assert seen[6:42] == pytest.approx([BASE] * 36)
+    assert seen[42:56] == pytest.approx([BASE / 10] * 14)
+    assert seen[56:] == pytest.approx([BASE / 100] * 7)
+
+
+def test_a_shortened_warm_up_is_told(tmp_path, capsys):
+    rates(tmp_path, [warm_up(1500), decay(1500, 35)], 35)
+    text = "warm-up: 1500 -> 3 iterations (rule: at most a tenth of the run, 35 iterations)"
+    assert text in capsys.readouterr().out
+    assert text in next(tmp_path.glob("*/*.log")).read_text()
+
+
+def test_a_schedule_of_one_part_without_a_list(tmp_path):
+    seen = rates(tmp_path, warm_up(1500), 40)
+    assert seen[3] == pytest.approx(BASE)
+    assert seen[-1] == pytest.approx(BASE)
+
+
+def test_no_schedule_at_all(tmp_path):
+    assert rates(tmp_path, None, 3) == [BASE] * 3
+
+
+def test_bare_takes_the_wrapping_off():
+    model = Line()
+    assert bare(model) is model
+    assert bare(nn.DataParallel(model)) is model
+
+
+def test_two_runs_in_one_process_share_no_log(tmp_path, small_shapes, capsys):
+    """mmengine keeps loggers and histories by name: the second run would write into the first."""
+    rows, logs = {}, {}
+    for name, iterations in (("first", 3), ("second", 2)):
+        config = configs.load(
+            CONFIGS["segmentation"],
+            {"train_dataloader.batch_size": 2, "model.data_preprocessor.size": (64, 64)},
+        )
+        config.work_dir = str(tmp_path / name)
+        data.settle(config, ("train",), data_root=str(small_shapes.root))
+        data.scale_images(config, (96, 64))
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+        config.train_dataloader.num_workers = 0
+        config.train_dataloader.persistent_workers = False
+        config.train_dataloader.dataset.pipeline[3].crop_size = (64, 64)
+        run.shorten(config, iterations)
+        run.train(config)
+        (log,) = (tmp_path / name).glob("*/*.log")
+        (scalars,) = (tmp_path / name).glob("*/vis_data/scalars.json")
+        logs[name] = log
+        rows[name] = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert [row["iter"] for row in rows["first"]] == [1, 2, 3]
+    assert [row["iter"] for row in rows["second"]] == [1, 2]
+    assert logs["first"].read_text().count("/3]") == 3
+    assert "/2]" not in logs["first"].read_text()
+    assert logs["second"].read_text().count("/2]") == 2
+    assert "/3]" not in logs["second"].read_text()
+    assert str(tmp_path / "first") not in logs["second"].read_text()
+    printed = [line for line in capsys.readouterr().out.splitlines() if "Iter(train)" in line]
+    assert len(printed) == 5  # no line twice
+    # A smoothed loss of the first run would show in the first line of the second.
+    assert rows["second"][0]["loss"] != pytest.approx(rows["first"][-1]["loss"], rel=1e-6)
