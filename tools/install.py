@@ -15,9 +15,10 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PINS = ROOT / "requirements.txt"
 STAMP = VENV / "requirements.sha256"
+PIP_INSTALL = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
 SUPPORTED = ((3, 10), (3, 13))
 # Asked for by the onedl packages and left out on purpose, see requirements.txt.
-LEFT_OUT = ("opencv-python,", "imagecorruptions-imaug", "imagecorruptions,")
+LEFT_OUT = ("opencv-python", "imagecorruptions-imaug", "imaug")
 REPORT = """
 import cv2, mmcv, mmdet, mmengine, mmseg, numpy, torch
 import swin_dense
@@ -41,7 +42,7 @@ def main() -> int:
             _step("making .venv", sys.executable, "-m", "venv", str(VENV))
         _install_pins()
         built = time.monotonic()
-        _pip("building our ops", "--no-deps", "--no-build-isolation", "-e", str(ROOT), verbose=True)
+        _build_ops()
         built = time.monotonic() - built
     except subprocess.CalledProcessError as error:
         return _fail(f"this command failed, its output is above: {' '.join(map(str, error.cmd))}")
@@ -70,26 +71,36 @@ def _install_pins() -> None:
     lacking = [
         line
         for line in check.stdout.splitlines()
-        if ("requires" in line or "has requirement" in line)
-        and not any(name in line + "," for name in LEFT_OUT)
+        if " requires " in line and line.split(" requires ")[1].split(",")[0] not in LEFT_OUT
     ]
     for line in lacking:
         print(f"warning: {line}")
     STAMP.write_text(stamp)
 
 
+def _build_ops() -> None:
+    """Build and install this checkout; of pip's long report only our own lines are shown."""
+    print("building our ops ...", flush=True)
+    command = [*PIP_INSTALL, "-v", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lines = done.stdout.decode(errors="replace").splitlines()
+    ours = [line.strip() for line in lines if line.strip().startswith("swin_dense: ")]
+    whole = done.returncode or any(" failed:" in line for line in ours)
+    print("\n".join(lines if whole else ours))
+    done.check_returncode()
+
+
 def _second_opencv() -> bool:
     return any(VENV.glob("lib/python*/site-packages/opencv_python-*.dist-info"))
 
 
-def _pip(what: str, *arguments: str, verbose: bool = False) -> None:
-    quiet = ["-q", "--disable-pip-version-check"]
-    _step(what, PYTHON, "-m", "pip", "install", *quiet, *(["-v"] if verbose else []), *arguments)
+def _pip(what: str, *arguments: str) -> None:
+    _step(what, *PIP_INSTALL, "-q", *arguments)
 
 
-def _step(what: str, *arguments: object) -> None:
+def _step(what: str, *command: object) -> None:
     print(f"{what} ...", flush=True)
-    subprocess.run([str(a) for a in arguments], check=True, cwd=ROOT)
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
 
 
 def _fail(text: str) -> int:
