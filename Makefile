@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help setup quickstart test test-plain test-slow lint
+.PHONY: help setup quickstart test test-plain test-slow lint bench
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -27,3 +27,7 @@ lint: setup  ## style, types, and the rule which room may import which
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_house.py
+
+bench: setup  ## speed as ratios: our ops against plain torch, our backbone against mmdet's
+	@$(PY) tools/benchmark.py ops
+	@$(PY) tools/benchmark.py backbone

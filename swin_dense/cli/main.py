@@ -7,6 +7,8 @@ COMMANDS = {  # name -> module with main(); each imports what it needs when it i
     "train": "swin_dense.cli.train",
     "test": "swin_dense.cli.test",
     "image-demo": "swin_dense.cli.image_demo",
+    "benchmark": "swin_dense.cli.benchmark",
+    "quickstart": "swin_dense.cli.quickstart",
 }
 
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from swin_dense.datasets import shapes
@@ -18,8 +19,11 @@ OUT = Path("work_dirs/quickstart")
 MODELS = {"mask_rcnn_swin_nano": (60, 2e-4), "upernet_swin_nano": (80, 2e-4)}
 
 
-def main() -> int:
-    """Runs every step; the status of the first that fails, else 0."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs every step, takes no arguments; the status of the first that fails, else 0."""
+    if arguments:
+        print("quickstart takes no arguments", file=sys.stderr)
+        return 2
     started = time.monotonic()
     pictures = shapes.write(Path("data/shapes")).image_dir("val")
     few = OUT / "images"

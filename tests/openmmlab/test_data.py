@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.datasets import shapes
-from swin_dense.datasets.label_maps import IGNORE
+from swin_dense.datasets.label_maps import IGNORE, LabelTable
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab import config as configs
 from swin_dense.openmmlab import data
@@ -137,7 +137,7 @@ def test_wrapped_data_sets_are_settled_too(small_shapes):
     config = load("detection")
     inner = config.train_dataloader.dataset
     config.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=inner)
-    data.settle(config, data_root=str(small_shapes.root), classes=("ring", "star"))
+    data.settle(config, data_root=str(small_shapes.root), table=LabelTable(("ring", "star")))
     inner = config.train_dataloader.dataset.dataset
     assert inner.data_root == str(small_shapes.root)
     assert inner.metainfo.classes == ("ring", "star")
@@ -169,7 +169,7 @@ def test_instances_take_the_classes_of_the_training_file(copied):
 
 
 def test_a_subset_in_an_order_of_one_s_own(small_shapes):
-    config, lines = settled("detection", small_shapes.root, classes=("star", "circle"))
+    config, lines = settled("detection", small_shapes.root, table=LabelTable(("star", "circle")))
     assert heads(config) == {"roi_head.bbox_head": 2, "roi_head.mask_head": 2}
     assert all(name in lines[1] for name in ("star", "circle"))
     assert "triangle" not in lines[1]
@@ -191,18 +191,13 @@ def test_classes_stated_in_a_config_win_over_the_file(small_shapes):
 
 def test_a_class_that_is_not_in_the_file(small_shapes):
     with pytest.raises(InputError, match=r"'rings' .* Did you mean 'ring'"):
-        settled("detection", small_shapes.root, classes=("circle", "rings"))
-
-
-def test_ignored_labels_are_for_label_maps(small_shapes):
-    with pytest.raises(InputError, match="label maps"):
-        settled("detection", small_shapes.root, classes=("circle",), ignore=(3,))
+        settled("detection", small_shapes.root, table=LabelTable(("circle", "rings")))
 
 
 @pytest.mark.parametrize("task", CONFIGS)
 def test_the_built_heads_have_that_size(task, small_shapes):
     names = ("ring", "star") if task == "detection" else (*shapes.LABELS[:6], "x")
-    config, _ = settled(task, small_shapes.root, classes=names)
+    config, _ = settled(task, small_shapes.root, table=LabelTable(names))
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
     if task == "detection":
@@ -347,23 +342,42 @@ def test_permuted_training_categories_give_the_names_their_own_heads(copied):
 # Label maps.
 
 
-def test_label_maps_whose_zero_means_other(small_shapes):
-    config = load("segmentation")
+OTHER = np.array([[0, 1, 2], [5, 6, 255]])
+OTHER_MEANS = [[IGNORE, 0, 1], [4, 5, IGNORE]]
+
+
+def large():
+    return configs.load(ROOT / "configs/upernet_swin_t.py")
+
+
+def test_label_maps_whose_zero_means_other_by_a_config(copied):
+    (copied / "classes.txt").unlink()
+    config = large()
     for name in LOADERS:
         config[name].dataset.update(
-            first_value=1, ignore=(0, 255), metainfo=dict(classes=shapes.CLASSES)
+            type="swin_dense.LabelMaps",
+            first_value=1,
+            ignore=(0, 255),
+            metainfo=dict(classes=shapes.CLASSES),
         )
-    lines = data.settle(config, data_root=str(small_shapes.root))
+    lines = data.settle(config, data_root=str(copied))
     assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
-    table = built(config).label_table
-    raw = np.array([[0, 1, 2], [5, 6, 255]])
-    assert table.lookup(raw).tolist() == [[IGNORE, 0, 1], [4, 5, IGNORE]]
+    assert built(config).label_table.lookup(OTHER).tolist() == OTHER_MEANS
     assert "circle" in lines[1]
     assert "(ignored)" in lines[1]
 
 
+def test_label_maps_whose_zero_means_other_by_the_file_in_the_root(copied):
+    (copied / "classes.txt").write_text("\n".join(["(other)", *shapes.CLASSES]))
+    config, _ = settled("segmentation", copied)
+    assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
+    for split in ("train", "val", "test"):
+        assert built(config, split).label_table.lookup(OTHER).tolist() == OTHER_MEANS
+
+
 def test_ade20k_s_own_classes_size_the_heads(copied):
-    config = configs.load(ROOT / "configs/upernet_swin_t.py")
+    (copied / "classes.txt").unlink()
+    config = large()
     data.settle(config, data_root=str(copied))
     assert heads(config) == {"decode_head": 150, "auxiliary_head": 150}
     assert len(config.val_dataloader.dataset.metainfo.classes) == 150
@@ -372,26 +386,46 @@ def test_ade20k_s_own_classes_size_the_heads(copied):
 
 def test_label_maps_with_classes_of_one_s_own_and_an_ignored_value(small_shapes):
     names = tuple(f"class {i}" for i in range(6))
-    config, lines = settled("segmentation", small_shapes.root, classes=names, ignore=(6, 255))
+    table = LabelTable(names, ignore=(6, 255))
+    config, lines = settled("segmentation", small_shapes.root, table=table)
     assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
     for split in ("train", "val", "test"):
-        table = built(config, split).label_table
-        assert table.classes == names
-        assert table.lookup(np.array([[0, 5, 6, 255]])).tolist() == [[0, 5, IGNORE, IGNORE]]
+        found = built(config, split).label_table
+        assert found.classes == names  # not those of classes.txt
+        assert found.lookup(np.array([[0, 5, 6, 255]])).tolist() == [[0, 5, IGNORE, IGNORE]]
     assert "(ignored)" in lines[1]
 
 
-def test_own_classes_replace_ade20k_s_table(copied):
+def test_names_in_the_root_replace_ade20k_s_table(copied):
     """Its offset of one would turn the first class of another set into "other"."""
-    config = configs.load(ROOT / "configs/upernet_swin_t.py")
-    data.settle(config, data_root=str(copied), classes=shapes.LABELS)
+    config = large()
+    data.settle(config, data_root=str(copied))
     assert heads(config) == {"decode_head": 7, "auxiliary_head": 7}
     assert built(config).label_table.lookup(np.array([[0, 6, 255]])).tolist() == [[0, 6, IGNORE]]
 
 
+def test_the_names_of_the_built_in_shapes_are_not_given_to_other_data(copied):
+    (copied / "classes.txt").unlink()
+    with pytest.raises(InputError, match=r"classes\.txt or a file given with --classes"):
+        settled("segmentation", copied)
+
+
 def test_too_few_names_for_the_values(small_shapes):
     with pytest.raises(InputError, match=r"not in the table: .*6 \("):
-        settled("segmentation", small_shapes.root, classes=tuple("abcdef"))
+        settled("segmentation", small_shapes.root, table=LabelTable(tuple("abcdef")))
+
+
+def test_a_derived_config_with_data_of_its_own_is_not_given_the_shapes(
+    tmp_path, copied, monkeypatch
+):
+    """It inherits data = "shapes" from its base, and states a data_root."""
+    monkeypatch.setattr(data.shapes, "write", lambda root: pytest.fail("took the built-in set"))
+    loaders = "\n".join(f'{n} = dict(dataset=dict(data_root="{copied}"))' for n in LOADERS)
+    path = tmp_path / "mine.py"
+    path.write_text(f'_base_ = ["{CONFIGS["detection"]}"]\n{loaders}\n')
+    config = configs.load(path)
+    data.settle(config)
+    assert config.train_dataloader.dataset.data_root == str(copied)
 
 
 # Sizes.

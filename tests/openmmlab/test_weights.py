@@ -223,7 +223,14 @@ def test_class_names_wherever_they_are_stored():
         assert weights.class_names(nothing) is None
 
 
-def test_other_classes_are_listed_on_both_sides():
-    weights.require_class_count(("a", "b"), ("b", "a"), "some.pth")
+@pytest.mark.parametrize("ordered", [False, True])
+def test_other_classes_are_listed_on_both_sides(ordered):
+    weights.require_classes(("a", "b"), ("a", "b"), "some.pth", ordered)
     with pytest.raises(InputError, match=r"3 classes, .* has 2\. .*\['b', 'c'\].*\['d'\]"):
-        weights.require_class_count(("a", "b", "c"), ("a", "d"), "some.pth")
+        weights.require_classes(("a", "b", "c"), ("a", "d"), "some.pth", ordered)
+
+
+def test_another_order_counts_where_values_carry_no_names():
+    weights.require_classes(("a", "b"), ("b", "a"), "some.pth", ordered=False)
+    with pytest.raises(InputError, match=r"(?s)another order.*\['a', 'b'\].*\['b', 'a'\]"):
+        weights.require_classes(("a", "b"), ("b", "a"), "some.pth", ordered=True)

@@ -1,0 +1,8 @@
+"""Speed as ratios: python tools/benchmark.py {ops,backbone}"""
+
+import sys
+
+from swin_dense.cli.benchmark import main
+
+if __name__ == "__main__":
+    sys.exit(main())
