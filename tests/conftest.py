@@ -13,8 +13,10 @@ CONFIGS = {
     "detection": ROOT / "configs/mask_rcnn_swin_nano.py",
     "segmentation": ROOT / "configs/upernet_swin_nano.py",
 }
-# Small enough for a test, and no two sizes alike.
+# Small enough for a test, no two sizes alike, and no workers to wait for at the end of a run.
 SMALL = ["--image-scale", "96,64", "--cfg-options", "train_dataloader.batch_size=3"]
+for _loader in ("train_dataloader", "val_dataloader"):
+    SMALL += [f"{_loader}.num_workers=0", f"{_loader}.persistent_workers=False"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,7 @@
-"""AdamW without decay on norms and position tables (arXiv 2103.14030, appendix A2)."""
+"""AdamW without decay on the backbone's norms and position tables (arXiv 2103.14030, A2).
+
+Batch norms of heads are named "bn" and decay, as in the authors' configs.
+"""
 
 optim_wrapper = dict(
     type="OptimWrapper",

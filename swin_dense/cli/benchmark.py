@@ -5,6 +5,7 @@ beside it. Absolute times are for orientation only.
 """
 
 import argparse
+import functools
 import json
 import statistics
 from collections.abc import Callable, Iterator
@@ -64,15 +65,23 @@ def _ops(device: str, shape: tuple[int, int]) -> Iterator[Case]:
     corner = torch.rand(512, 2, device=device) * torch.tensor([900.0, 600.0], device=device)
     rois = torch.cat([torch.zeros(512, 1, device=device), corner, corner + 150], 1)
 
-    settings = (0.25, 0, False, True)  # scale, adaptive sampling, average, aligned
+    fixed: dict[str, Any] = {
+        "spatial_scale": 0.25,
+        "sampling_ratio": 0,
+        "take_max": False,
+        "aligned": True,
+    }
 
     def plain() -> tuple[Tensor, Tensor, Tensor]:
-        return reference.roi_align(features.detach(), rois, 7, 7, *settings)
+        return reference.roi_align(features.detach(), rois, 7, 7, **fixed)
 
     def plain_both_ways() -> Tensor:
-        out, *argmax = plain()
+        out, y, x = plain()
+        images, channels, height, width = features.shape
         gradient = torch.ones_like(out)
-        return reference.roi_align_backward(gradient, rois, *argmax, *features.shape, *settings)
+        return reference.roi_align_backward(
+            gradient, rois, y, x, images, channels, height, width, **fixed
+        )
 
     def kernel_both_ways() -> None:
         ops.roi_align(features, rois, (7, 7), 0.25).sum().backward()
@@ -89,8 +98,8 @@ def _ops(device: str, shape: tuple[int, int]) -> Iterator[Case]:
         scores = torch.rand(count, device=device)
         yield (
             f"nms, {count} boxes",
-            lambda b=boxes, s=scores: ops.nms(b, s, 0.5),
-            lambda b=boxes, s=scores: reference.nms(b, s, 0.5, 0),
+            functools.partial(ops.nms, boxes, scores, 0.5),
+            functools.partial(reference.nms, boxes, scores, 0.5, 0),
         )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +23,19 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
         try:
             return body(options) or 0
         except InputError as error:
-            print(f"error: {message(error)}", file=sys.stderr, flush=True)
+            if first_process():
+                print(f"error: {message(error)}", file=sys.stderr, flush=True)
             return MISTAKE
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
 
     return run
+
+
+def first_process() -> bool:
+    """Whether this process speaks and writes for all of a distributed run."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
 
 
 @contextlib.contextmanager

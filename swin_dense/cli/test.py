@@ -7,7 +7,7 @@ from pathlib import Path
 import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
 from swin_dense.checkpoints import files
 from swin_dense.cli import options
-from swin_dense.cli.command import command, work_dir
+from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.openmmlab import config as configs
 from swin_dense.openmmlab import data, run, weights
 from swin_dense.report import tables
@@ -32,8 +32,9 @@ def _test(asked: argparse.Namespace) -> None:
     config.work_dir, config.launcher = str(folder), asked.launcher
     trained = weights.class_names(files.read(asked.checkpoint))
     table = options.read_table(asked.classes)
-    for line in data.settle(config, ("test",), asked.data, asked.data_root, table):
-        print(line)
+    found_out = data.settle(config, ("test",), asked.data, asked.data_root, table)
+    if first_process():
+        print("\n".join(found_out))
     if asked.image_scale:
         data.scale_images(config, asked.image_scale)
     found = tuple(config.test_dataloader.dataset.metainfo.classes)
@@ -46,6 +47,8 @@ def _test(asked: argparse.Namespace) -> None:
     started = time.perf_counter()
     with work_dir(folder):
         tested = run.test(config, asked.checkpoint)
+    if not first_process():
+        return
     print(tables.overall(tested.numbers))
     print(tables.by_class(tested.per_class))
     out = Path(asked.out) if asked.out else folder / "metrics.json"

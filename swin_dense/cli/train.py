@@ -1,12 +1,11 @@
 """Train a detector or a segmentor; the config says which."""
 
 import argparse
-import os
 from pathlib import Path
 
 import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
 from swin_dense.cli import options
-from swin_dense.cli.command import command, work_dir
+from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import config as configs
 from swin_dense.openmmlab import data, run
@@ -46,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(asked: argparse.Namespace) -> None:
-    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
-    say = print if first else _silent
+    say = print if first_process() else _silent
     config = configs.load(asked.config, asked.cfg_options)
     config.work_dir = (
         asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"

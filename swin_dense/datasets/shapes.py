@@ -1,9 +1,10 @@
 """The shapes set: pictures to train and test on that come from a seed instead of a download.
 
 Circles, squares, triangles, stars, rings and crosses of all sizes lie over one another on
-patterned ground. Neither colour, texture, size nor place tells the class, only the outline does.
-At equal size all shapes cover the same area. Later objects hide earlier ones; masks are the
-visible parts, and no object is left with less than `MIN_VISIBLE` of itself.
+patterned ground. The outline is the class. Colour is a hint, as in the world: nine of ten objects
+have the hue of their class. Texture, size and place tell nothing, and at equal size all shapes
+cover the same area. Later objects hide earlier ones; masks are the visible parts, and no object
+is left with less than `MIN_VISIBLE` of itself.
 
 `write` makes one folder that holds the set in two layouts:
 
@@ -140,7 +141,7 @@ def draw(seed: int, split: str, index: int, size: tuple[int, int]) -> tuple[np.n
                 classes.append(kind)
                 areas.append(int(covered.sum()))
                 owner[window][covered] = len(classes)
-                _paint(rng, canvas, window, inside)
+                _paint(rng, canvas, window, inside, kind)
                 break
     return np.rint(canvas).astype(np.uint8), owner, np.array(classes, np.int64)
 
@@ -231,6 +232,7 @@ def _place(
 # How often a pattern is drawn: flat, gradient, stripes, checks, dots, clouds.
 OBJECT_PATTERNS = (0.30, 0.22, 0.12, 0.12, 0.12, 0.12)
 GROUND_PATTERNS = (0.30, 0.30, 0.08, 0.08, 0.08, 0.16)
+USUAL_HUE = 0.9  # share of objects in the hue of their class, a sixth of the circle each
 SHADOW_SHIFT = (3, 2)  # rows, columns
 SHADOW_BLUR = 5.0
 SHADOW_REACH = 8
@@ -248,6 +250,7 @@ def _paint(
     canvas: np.ndarray,
     window: tuple[slice, slice],
     inside: np.ndarray,
+    kind: int,
 ) -> None:
     """Cast a soft shadow, then lay the shape over it with a smooth edge."""
     behind = canvas[window]
@@ -256,8 +259,10 @@ def _paint(
     shadow[down:, right:] = np.clip(0.5 - inside[:-down, :-right] / SHADOW_BLUR, 0, 1)
     behind *= 1 - SHADOW_DEPTH * shadow[..., None]
     surroundings = behind[inside < 2].mean(axis=0)
+    hue = (kind + rng.uniform(-0.35, 0.35)) / len(CLASSES)
+    usual = hue if rng.random() < USUAL_HUE else None
     for _ in range(8):  # colours that stand out, if a few tries give any
-        first, second = _two_colours(rng, saturation=(0.35, 0.95), value=(0.45, 1.0))
+        first, second = _two_colours(rng, saturation=(0.35, 0.95), value=(0.45, 1.0), hue=usual)
         if np.abs(_blend(first, second, np.array(0.4)) - surroundings).sum() > 150:
             break
     y, x = np.mgrid[window]
@@ -266,13 +271,18 @@ def _paint(
 
 
 def _two_colours(
-    rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
+    rng: np.random.Generator,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+    hue: float | None = None,
 ) -> list[np.ndarray]:
-    """Two RGB colours of any hue, 0 to 255, that go together: near hues, unlike brightness."""
-    hue, rich, bright = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
+    """Two RGB colours, 0 to 255, that go together: near hues (any, or `hue`), unlike brightness."""
+    spread = 0.12 if hue is None else 0.03
+    hue = rng.random() if hue is None else hue
+    rich, bright = rng.uniform(*saturation), rng.uniform(*value)
     step = 0.25 + 0.2 * rng.random()
     other = bright - step if bright > sum(value) / 2 else bright + step
-    hues = (hue, hue + rng.uniform(-0.12, 0.12))
+    hues = (hue, hue + rng.uniform(-spread, spread))
     return [
         255 * np.clip(b, 0, 1) * (1 - rich * np.clip(1 - 3 * _hue_distance(h), 0, 1))
         for h, b in zip(hues, (bright, other), strict=True)

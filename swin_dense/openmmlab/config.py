@@ -63,6 +63,8 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     if options:
         check_options(config, options)
         config.merge_from_dict(dict(options))
+    if isinstance(config.get("param_scheduler"), dict):
+        config.param_scheduler = [config.param_scheduler]
     return config
 
 
@@ -132,6 +134,13 @@ def building() -> Iterator[None]:
             what = f"takes no argument {unknown[1]!r}.{nearest(unknown[1], known)}"
         raise InputError(
             f"config: {built.__name__} {what} It takes: {', '.join(known)}."
+        ) from error
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "training: a batch norm saw one value per channel. A head that pools a map to one "
+            "pixel needs at least two images in a process: train_dataloader.batch_size=2."
         ) from error
     except KeyError as error:
         unknown = re.search(r"([\w.:]+) is not in the (\S+) registry", str(error))

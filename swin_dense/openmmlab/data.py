@@ -45,27 +45,24 @@ def settle(
         InputError: whatever is wrong with the data, in words.
     """
     lines = []
-    built_in = config.pop("data", None) == "shapes"
-    if data == "shapes" or (data is None and data_root is None and built_in):
+    own = config.pop("data", None) == "shapes" and all(
+        Path(dataset.get("data_root") or "") == SHAPES_ROOT
+        for dataset in _datasets(config, tuple(LOADERS))
+    )
+    if data == "shapes" or (data is None and data_root is None and own):
         data_root = str(shapes.write(SHAPES_ROOT).root)
     elif data is not None:
         raise InputError(
             f"--data knows one built-in set, 'shapes', not {data!r}. Others: --data-root."
         )
+    moved = False
     if data_root is not None:
-        lines += _move(config, Path(data_root), splits)
+        text, moved = _move(config, Path(data_root), splits)
+        lines.append(text)
     if not is_segmentation(config):
         return lines + _settle_instances(config, splits, table)
-    if data_root is not None and table is None:
-        names = Path(data_root) / CLASSES_FILE
-        if names.is_file():
-            table = label_maps.read_classes_file(names)
-        elif built_in:
-            raise InputError(
-                f"label maps carry no names, and those of this config belong to the built-in "
-                f"shapes. Write the names of {data_root}, one per line in the order of their "
-                f"values, into {names} or a file given with --classes."
-            )
+    if table is None:
+        table = _table_beside(config, splits, moved)
     return lines + _settle_label_maps(config, splits, table)
 
 
@@ -96,6 +93,11 @@ def _datasets(config: Config, splits: tuple[str, ...]) -> list[ConfigDict]:
             continue
         while "dataset" in node:
             node = node["dataset"]
+        if "datasets" in node:
+            raise InputError(
+                f"config: {LOADERS[split]} joins several data sets ({node.get('type')}); the "
+                "commands settle the classes of one. Merge them into one set first."
+            )
         found.append(node)
     return found
 
@@ -110,15 +112,41 @@ def _walk(node: Any) -> Iterator[Any]:
             yield from _walk(value)
 
 
-def _move(config: Config, root: Path, splits: tuple[str, ...]) -> list[str]:
-    """Point every loader at `root`: at the config's own names in it, else at a known layout."""
+def _table_beside(
+    config: Config, splits: tuple[str, ...], moved: bool
+) -> label_maps.LabelTable | None:
+    """The table of the classes.txt in the data root; None where the config's names may stand.
+
+    They may not where they are those of the built-in shapes or of a public set and the files lie
+    otherwise: other label maps would be read under wrong names without a word.
+    """
+    dataset = _datasets(config, splits)[0]
+    names = Path(dataset.get("data_root") or "") / CLASSES_FILE
+    if names.is_file():
+        return label_maps.read_classes_file(names)
+    stated = tuple((dataset.get("metainfo") or {}).get("classes") or ())
+    if stated == shapes.LABELS or (moved and not stated):
+        raise InputError(
+            f"label maps carry no names, and the config's belong to another data set. Write the "
+            f"names of {dataset.get('data_root')}, one per line in the order of their values, "
+            f"into {names} or a file given with --classes."
+        )
+    return None
+
+
+def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, bool]:
+    """Point every loader at `root`: at the config's own names in it, else at a known layout.
+
+    Returns:
+        a line to print, and whether the files lie otherwise than the config says.
+    """
     segmentation = is_segmentation(config)
     keys = ("img_path", "seg_map_path") if segmentation else ("img", "ann_file")
     asked = _datasets(config, splits)
     for dataset in _datasets(config, tuple(LOADERS)):
         dataset["data_root"] = str(root)
     if root.is_dir() and all(location(d, key).exists() for d in asked for key in keys):
-        return [f"data: {root}"]
+        return f"data: {root}", False
 
     known = layouts.LABEL_MAPS if segmentation else layouts.INSTANCES
     names = {"test": "val"}
@@ -133,7 +161,7 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> list[str]:
                 dataset["data_prefix"] = dict(img=place.images)
                 dataset["ann_file"] = place.labels
     found = "; ".join(f"{split}: {p.labels} + {p.images}/" for split, p in layout.items())
-    return [f"data: {root} ({found})"]
+    return f"data: {root} ({found})", True
 
 
 def _settle_instances(
@@ -143,6 +171,11 @@ def _settle_instances(
     names = table.classes if table else None
     for dataset in datasets:
         names = names or (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(names, str):
+        raise InputError(
+            f"classes: a tuple of names is needed, got the text {names!r}. A tuple of one name "
+            f"has a comma: ({names!r},)."
+        )
     subset = names is not None
     names = tuple(names or coco_layout.class_names(location(datasets[0], "ann_file")))
     lines = []
@@ -156,9 +189,11 @@ def _settle_instances(
         )
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
     for split in ("val", "test"):
-        evaluator = config.get(f"{split}_evaluator")
-        if evaluator is not None and evaluator.get("type") == "swin_dense.CocoMetric":
-            evaluator["ann_file"] = str(location(_datasets(config, (split,))[0], "ann_file"))
+        found = config.get(f"{split}_evaluator") or []
+        evaluators: list[ConfigDict] = found if isinstance(found, list) else [found]
+        for evaluator in evaluators:
+            if evaluator.get("type") == "swin_dense.CocoMetric":
+                evaluator["ann_file"] = str(location(_datasets(config, (split,))[0], "ann_file"))
     set_classes(config, names)
     return lines
 

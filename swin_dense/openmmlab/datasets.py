@@ -33,7 +33,7 @@ class LabelMaps(BaseSegDataset):
     """Images beside label maps of the same name; value `first_value` is the first class.
 
     Args:
-        classes: names in the order of their values, or the path of a file with one per line.
+        metainfo: holds "classes", the names in the order of their values.
         first_value: raw value of the first class (0, or 1 where 0 means "other").
         ignore: raw values that are never judged.
     """
@@ -48,10 +48,10 @@ class LabelMaps(BaseSegDataset):
         **kwargs: Any,
     ):
         names = (metainfo or {}).get("classes") or self.METAINFO.get("classes")
-        if not names:
+        if not names or isinstance(names, str):
             raise InputError(
-                "label maps carry no names: state them, in order of their values, in a file given "
-                "with --classes or as metainfo.classes of the data set."
+                "label maps carry no names: state them, in the order of their values, in a file "
+                f"given with --classes or as a tuple in metainfo.classes, not {names!r}."
             )
         self.label_table = label_maps.LabelTable(
             tuple(names), first_value=first_value, ignore=tuple(ignore)

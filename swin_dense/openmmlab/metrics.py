@@ -55,6 +55,9 @@ class CocoMetric(MMDetCocoMetric):
         metric: "bbox", "segm" or both.
     """
 
+    metrics: list[str]
+    cat_ids: list[int] | None
+
     def __init__(self, ann_file: str | None = None, metric: Any = ("bbox", "segm"), **kwargs: Any):
         super().__init__(
             metric=list(metric) if not isinstance(metric, str) else metric,
@@ -69,12 +72,13 @@ class CocoMetric(MMDetCocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """bbox_AP ... segm_AR_large, from 0 to 1; -1 where no object of that size exists."""
-        asked = list(self.metrics)
+        asked = self.metrics
         numbers: dict[str, float] = {}
         self.per_class = {name: {} for name in self.dataset_meta["classes"]}
         try:
             for metric in asked:
-                self.metrics = [metric]  # theirs writes both kinds' classes under one name
+                # One kind at a time: theirs writes the classes of both under the same names.
+                self.metrics, self.cat_ids = [metric], None
                 with contextlib.redirect_stdout(io.StringIO()):
                     found = super().compute_metrics(results)
                 for theirs, ours in COCO_NUMBERS.items():
@@ -85,6 +89,16 @@ class CocoMetric(MMDetCocoMetric):
         finally:
             self.metrics = asked
         return numbers
+
+    def results2json(self, results: Any, outfile_prefix: str) -> dict:
+        """Theirs needs the ids in the order of the labels here, and from here on sorted.
+
+        COCOeval sorts the ids it is given; reading its classes in another order would give
+        every class the number of another one.
+        """
+        written = super().results2json(results, outfile_prefix)
+        self.cat_ids = sorted(self.cat_ids or [])
+        return written
 
 
 @METRICS.register_module()

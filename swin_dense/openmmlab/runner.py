@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -63,12 +64,15 @@ class DenseRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Several processes without GPUs: no synchronised norm exists, no device is named."""
         if self.distributed and not torch.cuda.is_available():
-            return MMDistributedDataParallel(revert_sync_batchnorm(model), broadcast_buffers=False)
-        return super().wrap_model(model_wrapper_cfg, model)
+            return MMDistributedDataParallel(revert_sync_batchnorm(model))
+        with warnings.catch_warnings():  # mmengine names an argument that torch renamed
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+            return super().wrap_model(model_wrapper_cfg, model)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Shorten a warm-up that would fill the run."""
         self._console(logging.INFO)
+        scheduler = [scheduler] if isinstance(scheduler, dict) else scheduler
         longest = int(self.max_iters * WARM_UP_SHARE)
         for part in [p for p in scheduler or [] if isinstance(p, dict)]:  # built ones on resuming
             warms_up = part["type"] == "LinearLR" and not part.get("by_epoch", True)
@@ -112,4 +116,10 @@ class DenseRunner(Runner):
             + (" To start a new run from it, leave out --resume." if self._resume else ""),
         )
         self._has_loaded = True
+        planned = checkpoint.get("message_hub", {}).get("runtime_info", {}).get("max_iters")
+        if self._resume and planned not in (None, self.max_iters):
+            self.logger.warning(
+                f"{filename} is of a run of {planned} iterations, this one has {self.max_iters}: "
+                "the learning rate goes on from where that schedule was, not from this one's."
+            )
         return checkpoint

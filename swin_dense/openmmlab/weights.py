@@ -56,7 +56,7 @@ def lay_in(
 def load_pretrained(backbone: nn.Module, path: str) -> matching.Match:
     """Start a backbone from a classification checkpoint or from another detector's backbone."""
     state = CheckpointLoader.load_checkpoint(path, "cpu")
-    state = state.get("state_dict", state.get("model", state))
+    state = {n.removeprefix("module."): t for n, t in state["state_dict"].items()}
     inner = {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}
     return lay_in(
         backbone,

@@ -57,9 +57,9 @@ def test_a_resumed_run_ends_where_the_whole_one_does(trained, small_shapes, tmp_
 
 def test_resume_without_a_path_takes_the_last_checkpoint(small_shapes, tmp_path, capsys):
     command = [str(CONFIGS["segmentation"]), "--data-root", str(small_shapes.root), "--no-val"]
-    command += ["--work-dir", str(tmp_path), *SMALL]
-    assert train.main([*command[:-2], "--max-iters", "2", *command[-2:]]) == 0
-    assert train.main([*command[:-2], "--max-iters", "3", "--resume", *command[-2:]]) == 0
+    command += ["--work-dir", str(tmp_path)]
+    assert train.main([*command, "--max-iters", "2", *SMALL]) == 0
+    assert train.main([*command, "--max-iters", "3", "--resume", *SMALL]) == 0
     assert files.read(tmp_path / "iter_3.pth")["meta"]["iter"] == 3
 
 

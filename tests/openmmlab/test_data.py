@@ -375,8 +375,19 @@ def test_label_maps_whose_zero_means_other_by_the_file_in_the_root(copied):
         assert built(config, split).label_table.lookup(OTHER).tolist() == OTHER_MEANS
 
 
+def test_a_public_set_s_names_do_not_stand_for_other_files(copied):
+    (copied / "classes.txt").unlink()
+    with pytest.raises(InputError, match=r"belong to another data set.*classes\.txt"):
+        data.settle(large(), data_root=str(copied))
+
+
 def test_ade20k_s_own_classes_size_the_heads(copied):
     (copied / "classes.txt").unlink()
+    (copied / "annotations").rename(copied / "instances")
+    (copied / "label_maps").rename(copied / "annotations")
+    for folder in ("images", "annotations"):
+        (copied / folder / "train").rename(copied / folder / "training")
+        (copied / folder / "val").rename(copied / folder / "validation")
     config = large()
     data.settle(config, data_root=str(copied))
     assert heads(config) == {"decode_head": 150, "auxiliary_head": 150}

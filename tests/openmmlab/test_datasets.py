@@ -126,12 +126,9 @@ def test_maps_carry_no_names(pairs):
         LabelMaps(**pairs)
 
 
-def test_names_may_stand_in_a_file(pairs, tmp_path):
-    path = tmp_path / "names.txt"
-    path.write_text("\n".join(NAMES) + "\n")
-    dataset = LabelMaps(metainfo=dict(classes=str(path)), **pairs)
-    assert dataset.label_table.classes == NAMES
-    assert tuple(dataset.metainfo["classes"]) == NAMES
+def test_a_text_is_not_taken_for_its_letters(pairs):
+    with pytest.raises(InputError, match="'sky'"):
+        LabelMaps(metainfo=dict(classes="sky"), **pairs)
 
 
 def test_ade20k_has_150_classes_and_zero_is_not_judged(pairs):
