@@ -71,7 +71,9 @@ def _look(
     sample = predictor(rgb)
     if not predictor.segmentation:
         content["instances"] = predictor.instances(sample, threshold)
-        return predictor.draw_instances(rgb, sample, threshold), content
+        factor = pictures.enlargement(height, width)
+        large = pictures.enlarged(rgb, factor)
+        return predictor.draw_instances(large, sample, threshold, factor), content
     labels = predictor.label_map(sample)
     names = predictor.classes
     counts = np.bincount(labels.ravel(), minlength=len(names))

@@ -1,10 +1,12 @@
 """Predict one image: the model and the test pipeline of a config, weights from a checkpoint."""
 
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
@@ -87,16 +89,29 @@ class Predictor:
         """(H, W) class index of each pixel."""
         return sample.pred_sem_seg.data[0].cpu().numpy()
 
-    def draw_instances(self, rgb: np.ndarray, sample: Any, threshold: float) -> np.ndarray:
-        """The image with boxes, masks, names and scores over it, (H, W, 3) uint8."""
-        self.visualizer.add_datasample(
-            "demo", rgb, sample.cpu(), draw_gt=False, pred_score_thr=threshold
-        )
+    def draw_instances(
+        self, rgb: np.ndarray, sample: Any, threshold: float, factor: int = 1
+    ) -> np.ndarray:
+        """The image with boxes, masks, names and scores over it, (H, W, 3) uint8.
+
+        Args:
+            rgb: the image the sample is of, enlarged `factor` times.
+        """
+        found = sample.pred_instances.cpu()
+        found.bboxes = found.bboxes * factor
+        if "masks" in found:
+            found.masks = found.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        drawn = DetDataSample(pred_instances=found)
+        with warnings.catch_warnings():  # objects may touch the border
+            warnings.filterwarnings("ignore", message=".*out of bounds")
+            self.visualizer.add_datasample(
+                "demo", rgb, drawn, draw_gt=False, pred_score_thr=threshold
+            )
         return self.visualizer.get_image()
 
     @functools.cached_property
     def visualizer(self) -> DetLocalVisualizer:
-        visualizer = DetLocalVisualizer(alpha=0.5, line_width=1)
+        visualizer = DetLocalVisualizer(alpha=0.5, line_width=2)
         palette = colours.palette(len(self.classes))
         visualizer.dataset_meta = {"classes": self.classes, "palette": palette}
         return visualizer

@@ -4,6 +4,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 STRENGTH = 0.55  # of the colour over the image
+READABLE = 480  # pixels of the shorter side; smaller images are enlarged
+
+
+def enlargement(height: int, width: int) -> int:
+    """How many times to enlarge an image so that names drawn over it can be read."""
+    return max(1, READABLE // max(1, min(height, width)))
+
+
+def enlarged(rgb: np.ndarray, factor: int) -> np.ndarray:
+    """(H, W, 3) -> (factor * H, factor * W, 3), smooth."""
+    height, width = rgb.shape[:2]
+    size = (factor * width, factor * height)
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
 
 
 def label_overlay(
@@ -16,8 +29,10 @@ def label_overlay(
         labels: (H, W), index into `names` and `colours`.
 
     Returns:
-        (H' >= H, W' > W, 3) uint8.
+        (H' >= H, W' > W, 3) uint8; a small image is enlarged.
     """
+    factor = enlargement(*labels.shape)
+    rgb, labels = enlarged(rgb, factor), labels.repeat(factor, 0).repeat(factor, 1)
     painted = np.asarray(colours, dtype=np.float32)[labels]
     mixed = (rgb * (1 - STRENGTH) + painted * STRENGTH).round().astype(np.uint8)
     counts = np.bincount(labels.ravel(), minlength=len(names))

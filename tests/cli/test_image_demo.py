@@ -39,13 +39,13 @@ def test_each_kind_gives_an_overlay_and_a_json(trained, images, tmp_path):
         assert (content["height"], content["width"]) == (72, 104), name
         drawn = Image.open(out / f"{name}.png")
         if task == "detection":
-            assert drawn.size == (104, 72)
+            assert drawn.size == (6 * 104, 6 * 72)
             for row in content["instances"]:
                 assert row["mask"]["size"] == [72, 104]
                 assert 0 <= row["score"] <= 1
                 assert len(row["box"]) == 4
         else:
-            assert drawn.width > 104
+            assert drawn.width > 6 * 104
             assert sum(content["label_map"]["lengths"]) == 72 * 104
             assert sum(content["classes"].values()) == 72 * 104
     same = [json.loads((out / f"{n}.json").read_text()) for n in ("colour", "clear")]
