@@ -1,4 +1,4 @@
-"""The built-in shapes as instances, at their own size (208x160), flipped and colour-jittered.
+"""The built-in shapes as instances, at their own size (208x160), flipped.
 
 The commands write the set when it is missing, see swin_dense/datasets/shapes.py.
 """
@@ -8,7 +8,6 @@ _train_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomChoiceResize", scales=[(208, 160)], keep_ratio=True),
     dict(type="RandomFlip", prob=0.5, direction=["horizontal", "vertical"]),
-    dict(type="PhotoMetricDistortion"),
     dict(type="PackDetInputs"),
 ]
 _test_pipeline = [

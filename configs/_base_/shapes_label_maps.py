@@ -1,4 +1,4 @@
-"""The built-in shapes as label maps, at their own size (208x160), flipped and colour-jittered.
+"""The built-in shapes as label maps, at their own size (208x160), flipped.
 
 The commands write the set when it is missing, see swin_dense/datasets/shapes.py.
 """
@@ -11,7 +11,6 @@ _train_pipeline = [
     dict(type="RandomResize", scale=(208, 160), ratio_range=(0.8, 1.5), keep_ratio=True),
     dict(type="RandomCrop", crop_size=_crop, cat_max_ratio=0.9),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
     dict(type="PackSegInputs"),
 ]
 _test_pipeline = [

@@ -69,14 +69,30 @@ def write_weights(
         meta: values that JSON can hold; `read` returns them as "meta".
     """
     path = Path(path)
-    tensors = {
-        name: (t.detach().to("cpu", dtype) if t.is_floating_point() else t.detach().cpu())
-        .clone()
-        .contiguous()
-        for name, t in state.items()
-    }
+    tensors = {name: _narrowed(tensor.detach().cpu(), dtype) for name, tensor in state.items()}
     with replaced(path) as temporary:
         save_file(tensors, temporary, metadata={"swin_dense": json.dumps(meta)})
+
+
+def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy in `dtype`; whole numbers, and what would overflow, keep their own."""
+    narrow = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    fits = bool((narrow.isfinite() == tensor.isfinite()).all())
+    return (narrow if fits else tensor).clone().contiguous()
+
+
+def require_place(path: str | Path, what: str) -> None:
+    """Refuse a place nothing can be written to, before the work whose result would go there.
+
+    Raises:
+        InputError: a file stands where a folder must be, or the folder may not be written to.
+    """
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        reason = "may not be written to" if place.is_dir() else "is a file, not a folder"
+        raise InputError(f"{what} {path}: {place} {reason}. Choose another place.")
 
 
 @contextlib.contextmanager

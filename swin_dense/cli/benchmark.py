@@ -53,6 +53,7 @@ def _benchmark(asked: argparse.Namespace) -> None:
         content.append({"name": name, "ratio": taken.ratio, "spread": [low, high]})
     other = "plain torch" if asked.what == "ops" else "mmdet"
     print(tables.grid(["", "ours ms", f"{other} ms", "times as fast", "middle half"], rows))
+    print(f"peak memory of the process: {benchmark.peak_memory():.0f} MiB")
     if asked.json:
         with files.replaced(Path(asked.json)) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")

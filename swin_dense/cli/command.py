@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import functools
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from swin_dense.errors import InputError
 
+# The disk or its owner says no; every other error of the system may be a fault of ours.
+NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MISTAKE, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses; argparse ends with 2 as well
 
 
@@ -25,6 +28,11 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
         except InputError as error:
             if first_process():
                 print(f"error: {message(error)}", file=sys.stderr, flush=True)
+            return MISTAKE
+        except OSError as error:
+            if error.errno not in NO_PLACE:
+                raise
+            print(f"error: {error.filename or 'writing'}: {error.strerror}.", file=sys.stderr)
             return MISTAKE
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

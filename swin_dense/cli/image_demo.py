@@ -43,6 +43,16 @@ def _demo(asked: argparse.Namespace) -> int:
         data.scale_images(config, asked.image_scale)
     predictor = Predictor(config, asked.checkpoint, _device(asked.device))
     out = Path(asked.out_dir)
+    files.require_place(out, "--out-dir")
+    names = {path: _name(path, found) for path in found}
+    overwritten = {(out / f"{name}.png").resolve() for name in names.values()} & {
+        path.resolve() for path in found
+    }
+    if overwritten:
+        raise InputError(
+            f"--out-dir {out}: {overwritten.pop()} is an image to look at, its overlay would "
+            "replace it. Choose another folder."
+        )
     skipped = 0
     for path in found:
         try:
@@ -51,7 +61,7 @@ def _demo(asked: argparse.Namespace) -> int:
             print(f"skipped {path.name}: {error}", file=sys.stderr)
             skipped += 1
             continue
-        name = path.name.replace(".", "_") if _shared_stem(path, found) else path.stem
+        name = names[path]
         with files.replaced(out / f"{name}.png") as temporary:
             Image.fromarray(picture).save(temporary, format="PNG")
         with files.replaced(out / f"{name}.json") as temporary:
@@ -97,17 +107,18 @@ def _summary(content: dict[str, Any]) -> str:
     return ", ".join(content["classes"])
 
 
-def _shared_stem(path: Path, found: list[Path]) -> bool:
-    """a.jpg and a.png in one folder must not write the same overlay."""
-    return sum(other.stem == path.stem for other in found) > 1
+def _name(path: Path, found: list[Path]) -> str:
+    """Of the overlay; a.jpg and a.png in one folder must not write the same one."""
+    shared = sum(other.stem == path.stem for other in found) > 1
+    return path.name.replace(".", "_") if shared else path.stem
 
 
 def _device(asked: str | None) -> str:
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=asked).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             f"--device {asked} cannot be used here ({str(error).splitlines()[0]}). "
             "Leave it out to take a GPU if there is one."

@@ -4,9 +4,6 @@ import argparse
 
 from mmengine.config import DictAction
 
-from swin_dense.datasets import label_maps
-from swin_dense.datasets.label_maps import LabelTable
-
 
 def parser(name: str, text: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
@@ -40,7 +37,7 @@ def add_config(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=Settings,
         metavar="KEY=VALUE",
         help="change the config, say optim_wrapper.optimizer.lr=5e-5",
     )
@@ -56,6 +53,19 @@ def scale(text: str) -> tuple[int, int]:
     return sides
 
 
-def read_table(path: str | None) -> LabelTable | None:
-    """The names of a --classes file, and for label maps the values they stand for."""
-    return None if path is None else label_maps.read_classes_file(path)
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number from 0, not {text!r}")
+    return int(text)
+
+
+class Settings(DictAction):
+    """KEY=VALUE pairs; what cannot be read is named instead of raising inside mmengine."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        for value in values:
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (ValueError, AssertionError, IndexError):
+                parser.error(f"{option_string}: write KEY=VALUE, not {value!r}")

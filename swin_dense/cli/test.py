@@ -30,9 +30,11 @@ def _test(asked: argparse.Namespace) -> None:
     config = configs.load(asked.config, asked.cfg_options)
     folder = Path(asked.work_dir or f"work_dirs/{Path(asked.config).stem}/test")
     config.work_dir, config.launcher = str(folder), asked.launcher
+    out = Path(asked.out) if asked.out else folder / "metrics.json"
+    files.require_place(folder, "--work-dir")
+    files.require_place(out.parent, "--out")
     trained = weights.class_names(files.read(asked.checkpoint))
-    table = options.read_table(asked.classes)
-    found_out = data.settle(config, ("test",), asked.data, asked.data_root, table)
+    found_out = data.settle(config, ("test",), asked.data, asked.data_root, asked.classes)
     if first_process():
         print("\n".join(found_out))
     if asked.image_scale:
@@ -51,7 +53,6 @@ def _test(asked: argparse.Namespace) -> None:
         return
     print(tables.overall(tested.numbers))
     print(tables.by_class(tested.per_class))
-    out = Path(asked.out) if asked.out else folder / "metrics.json"
     about = {
         "config": asked.config,
         "checkpoint": asked.checkpoint,

@@ -1,14 +1,18 @@
 """Train a detector or a segmentor; the config says which."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
+from mmengine.config import Config
+
 import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
+from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data, run
+from swin_dense.openmmlab import data, run, weights
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         "--pretrained", metavar="PATH", help="start the backbone from these weights"
     )
     parser.add_argument("--amp", choices=["bf16", "fp16"], help="mixed precision")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data order (0)")
+    parser.add_argument(
+        "--seed", type=options.natural, default=0, help="of weights and data order (0)"
+    )
     parser.add_argument(
         "--max-iters", type=int, metavar="N", help="train N iterations, the schedule scaled to it"
     )
@@ -52,8 +58,9 @@ def _train(asked: argparse.Namespace) -> None:
     )
     config.launcher = asked.launcher
     config.randomness = dict(config.get("randomness") or {}, seed=asked.seed)
-    table = options.read_table(asked.classes)
-    for line in data.settle(config, ("train", "val"), asked.data, asked.data_root, table):
+    files.require_place(config.work_dir, "--work-dir")
+    splits = ("train",) if asked.no_val else ("train", "val")
+    for line in data.settle(config, splits, asked.data, asked.data_root, asked.classes):
         say(line)
     if asked.image_scale:
         data.scale_images(config, asked.image_scale)
@@ -68,10 +75,26 @@ def _train(asked: argparse.Namespace) -> None:
     if asked.resume:
         config.resume = True
         config.load_from = _checkpoint(asked.resume, Path(config.work_dir))
+    if config.get("load_from"):
+        _agree_on_classes(config, say)
 
     with work_dir(Path(config.work_dir)):
         run.train(config, asked.pretrained, say)
     say(f"checkpoints, log and half-precision weights: {config.work_dir}")
+
+
+def _agree_on_classes(config: Config, say: Callable[..., None]) -> None:
+    """Heads go on in the order they were trained in; a new run may know other classes."""
+    trained = weights.class_names(files.read(config.load_from))
+    found = tuple(config.train_dataloader.dataset.metainfo.classes)
+    segmentation = data.is_segmentation(config)
+    if trained is None or trained == found:
+        return
+    if config.get("resume") or set(trained) == set(found):
+        weights.require_classes(trained, found, config.load_from, ordered=segmentation)
+        data.set_classes(config, trained)
+    else:
+        say(f"weights of {len(trained)} other classes: the last layers of the heads start anew")
 
 
 def _checkpoint(asked: str, folder: Path) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from swin_dense.datasets.paths import first_names, require_file, require_folder
@@ -71,12 +73,12 @@ class Summary:
 
     annotation_file: str
     images: int = 0
-    kept_images: int = 0  # with a box of the classes to train on
+    kept_images: int = 0  # with an object of the classes to train on
+    small_images: int = 0  # left out: the shorter side is below min_side
     annotations: int = 0
-    crowds: int = 0  # annotations of groups, left out of training
-    no_size_boxes: int = 0  # width or height of zero or less
-    outside_boxes: int = 0  # reach more than a pixel beyond the image
-    no_masks: int = 0  # annotations without segmentation
+    crowds: int = 0  # annotations of groups: no objects to learn
+    dropped: dict[str, int] = dataclasses.field(default_factory=dict)  # see DROPPED
+    outside_boxes: int = 0  # not dropped, but reach more than a pixel beyond the image
     objects: dict[str, int] = dataclasses.field(default_factory=dict)  # per class
     images_with: dict[str, int] = dataclasses.field(default_factory=dict)  # per class
     areas: dict[str, int] = dataclasses.field(default_factory=dict)  # small, medium, large
@@ -106,6 +108,7 @@ def check(
     classes: Iterable[str] | None = None,
     need_masks: bool = False,
     subset: bool = False,
+    min_side: int = 0,
 ) -> Summary:
     """Find what would stop or spoil a training run, without opening an image.
 
@@ -116,6 +119,8 @@ def check(
         classes: names to train on; None for all of the file.
         need_masks: whether the model learns from segmentations.
         subset: whether the file may have categories beyond `classes`.
+        min_side: images with a shorter side below it are not trained on (mmdet's
+            filter_cfg.min_size).
     """
     content = _load(annotation_file)
     categories = _categories(content, annotation_file)
@@ -126,22 +131,28 @@ def check(
         raise InputError(f"{annotation_file}: {error}") from error
     images, annotations = content["images"], content["annotations"]
     problems = [
-        *_field_problems(images, ("id", "file_name", "width", "height"), "images"),
-        *_field_problems(
-            annotations, ("id", "image_id", "category_id", "bbox", "area"), "annotations"
-        ),
+        *_field_problems("images", images),
+        *_field_problems("annotations", annotations),
     ]
     if not problems:  # what follows reads these fields
         problems += _link_problems(images, annotations, categories)
         problems += _absent_images(images, require_folder(image_dir, "image folder"))
     if not problems:
-        summary, reasons = _count(str(annotation_file), images, annotations, ids)
-        problems += _empty_problems(summary, reasons, list(ids), need_masks)
+        by_id = {image["id"]: image for image in images}
+        numbers = set(ids.values())
+        of_classes = [entry for entry in annotations if entry["category_id"] in numbers]
+        summary, reasons, trained_on = _count(annotation_file, by_id, annotations, ids, min_side)
+        problems += _box_problems(summary, of_classes, by_id)
+        if not problems:  # else the boxes are the cause
+            problems += _empty_problems(summary, reasons, list(ids), min_side)
+        problems += _mask_size_problems(of_classes, by_id)
+        if need_masks:
+            problems += _mask_problems(trained_on)
     if problems:
         raise InputError(
             "\n  ".join([f"{annotation_file}: the data set cannot be used:", *problems])
         )
-    _warn(summary, reasons)
+    _warn(summary, min_side, _box_hint(of_classes, by_id))
     return summary
 
 
@@ -165,7 +176,8 @@ def _load(annotation_file: str | Path) -> dict:
         raise InputError(f"{path}: {rule}; this is a bare {type(content).__name__}.")
     absent = [key for key in LISTS if not isinstance(content.get(key), list)]
     if not absent:
-        if any("segments_info" in entry for entry in content["annotations"][:1]):
+        first = content["annotations"][:1]
+        if any(isinstance(entry, dict) and "segments_info" in entry for entry in first):
             raise InputError(
                 f"{path}: {rule}; this is COCO panoptic format (annotations with segments_info). "
                 "Name the file of instances instead."
@@ -226,37 +238,87 @@ def _twice(values: Iterable) -> list:
     return [value for value, count in collections.Counter(values).items() if count > 1]
 
 
+# Fields: what each must be.
+
+
+def _is_number(value: object) -> bool:
+    # type, not isinstance: True is no number. The bound leaves out nan, inf and what overflows.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+
+
+def _is_side(value: object) -> bool:
+    return _is_number(value) and value > 0  # type: ignore[operator]
+
+
+def _is_id(value: object) -> bool:
+    return type(value) in (int, str) or (type(value) is float and value.is_integer())
+
+
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_flag(value: object) -> bool:
+    return type(value) in (bool, int, float) and value in (0, 1)
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+FIELDS: dict[str, dict[str, tuple[Callable[[object], bool], str]]] = {
+    "images": {
+        "id": (_is_id, "a whole number or a text"),
+        "file_name": (_is_file_name, "a text"),
+        "width": (_is_side, "a number above 0"),
+        "height": (_is_side, "a number above 0"),
+    },
+    "annotations": {
+        "id": (_is_id, "a whole number or a text"),
+        "image_id": (_is_id, "a whole number or a text"),
+        "category_id": (_is_id, "a whole number or a text"),
+        "bbox": (_is_box, "four finite numbers (left, top, width, height)"),
+        "area": (_is_number, "a finite number"),
+        "iscrowd": (_is_flag, "0 or 1"),
+        "ignore": (_is_flag, "0 or 1"),
+    },
+}
+OPTIONAL = ("iscrowd", "ignore")  # without them it is 0
+
+
 # Mistakes. Each function returns one line per kind of mistake.
 
 
-def _field_problems(entries: list, fields: tuple[str, ...], what: str) -> list[str]:
-    problems = []
-    for field in fields:
-        without = [entry for entry in entries if not _has(entry, field)]
-        if without:
-            problems.append(
-                f"{len(without)} of {len(entries)} {what} lack {field!r}, the first is "
-                f"{str(without[0])[:120]}. Add the field."
-            )
-    odd = (
-        [e for e in entries if "bbox" in fields and not _is_box(e.get("bbox"))]
-        if not problems
-        else []
-    )
+def _field_problems(what: str, entries: list) -> list[str]:
+    fields = FIELDS[what]
+    odd = [entry for entry in entries if not isinstance(entry, dict)]
     if odd:
-        problems.append(
-            f"{len(odd)} boxes are not four numbers (left, top, width, height), the first is "
-            f"{str(odd[0]['bbox'])[:80]} of annotation {odd[0]['id']}. Correct or remove them."
-        )
+        return [
+            f"{len(odd)} of {len(entries)} {what} are not JSON objects, the first is "
+            f"{_short(odd[0])}. Each needs {', '.join(f for f in fields if f not in OPTIONAL)}: "
+            "correct or remove them."
+        ]
+    problems = []
+    for field, (is_right, rule) in fields.items():
+        otherwise = 0 if field in OPTIONAL else None
+        wrong = [entry for entry in entries if not is_right(entry.get(field, otherwise))]
+        absent = [e for e in wrong if e.get(field) is None and field not in OPTIONAL]
+        if absent:
+            problems.append(
+                f"{len(absent)} of {len(entries)} {what} lack {field!r}, the first is "
+                f"{_short(absent[0], 120)}. Add the field."
+            )
+        elif wrong:
+            where = "" if field == "id" else f" of the entry with id {_short(wrong[0].get('id'))}"
+            problems.append(
+                f"{len(wrong)} of {len(entries)} {what} have a {field!r} that is not {rule}, the "
+                f"first is {_short(wrong[0][field])}{where}. Correct or remove them."
+            )
     return problems
 
 
-def _has(entry: object, field: str) -> bool:
-    return isinstance(entry, dict) and entry.get(field) is not None
-
-
-def _is_box(box: object) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+def _short(value: object, length: int = 80) -> str:
+    return text if len(text := repr(value)) <= length else text[:length] + "..."
 
 
 def _link_problems(images: list, annotations: list, categories: Mapping[int, str]) -> list[str]:
@@ -338,76 +400,228 @@ def _absent_hints(gone: list[str], there: set[str], place: Path, image_dir: Path
     return []
 
 
-def _count(
-    name: str, images: list, annotations: list, ids: Mapping[str, int]
-) -> tuple[Summary, collections.Counter]:
-    """Go through the annotations once; also count the images that are not kept, by reason."""
-    summary = Summary(name, len(images), annotations=len(annotations))
-    names = {number: name for name, number in ids.items()}
-    sizes = {image["id"]: (image["width"], image["height"]) for image in images}
-    objects: collections.Counter = collections.Counter()
-    areas: collections.Counter = collections.Counter()
-    seen = collections.defaultdict(set)  # per class, the images that show it
-    best: dict[int, int] = {}  # per image, how far its best annotation came: see REASONS
-    for entry in annotations:
-        image, (left, top, width, height) = entry["image_id"], entry["bbox"]
-        step = 1
-        if entry["category_id"] in names:
-            crowd, flat = bool(entry.get("iscrowd")), width <= 0 or height <= 0
-            step = 2 if crowd else 3 if flat else 4
-            summary.crowds += crowd
-            summary.no_size_boxes += flat
-            summary.no_masks += not entry.get("segmentation")
-            across, down = sizes[image]
-            summary.outside_boxes += (
-                left < -1 or top < -1 or left + width > across + 1 or top + height > down + 1
-            )
-        if step == 4:
-            objects[entry["category_id"]] += 1
-            seen[entry["category_id"]].add(image)
-            area = entry["area"]
-            areas["small" if area < 32**2 else "medium" if area < 96**2 else "large"] += 1
-        best[image] = max(best.get(image, 0), step)
-    summary.objects = {name: objects[number] for number, name in names.items()}
-    summary.images_with = {name: len(seen[number]) for number, name in names.items()}
-    summary.areas = {name: areas[name] for name in ("small", "medium", "large")}
-    summary.kept_images = sum(step == 4 for step in best.values())
-    return summary, collections.Counter(best.get(image["id"], 0) for image in images)
+# Counting, by mmdet's rule of what is trained on.
 
-
+DROPPED = {
+    "thin": "less than one pixel wide or high",
+    "outside": "wholly outside their image",
+    "area": "with an area of zero or less",
+    "ignore": "marked ignore",
+}
 REASONS = (
     "{} have no annotation",
     "{} have no box of the classes",
     "{} have only crowds of the classes",
-    "{} have only boxes of zero width or height",
+    "{} have only boxes that are left out",
 )
+SMALL = -1  # beside the positions in REASONS
+
+
+def _drop_reason(entry: dict, image: dict) -> str | None:
+    """Why mmdet's CocoDataset skips an annotation without a word: a key of DROPPED, or None."""
+    if entry.get("ignore"):
+        return "ignore"
+    left, top, width, height = entry["bbox"]
+    if width < 1 or height < 1:
+        return "thin"
+    if left + width <= 0 or top + height <= 0 or left >= image["width"] or top >= image["height"]:
+        return "outside"
+    return "area" if entry["area"] <= 0 else None
+
+
+def _reaches_out(box: list, image: dict) -> bool:
+    left, top, width, height = box
+    across, down = image["width"] + 1, image["height"] + 1
+    return left < -1 or top < -1 or left + width > across or top + height > down
+
+
+def _count(
+    annotation_file: str | Path,
+    images: Mapping,
+    annotations: list,
+    ids: Mapping[str, int],
+    min_side: int,
+) -> tuple[Summary, collections.Counter, list[dict]]:
+    """Go through the annotations once.
+
+    Returns:
+        the counts, the images that are not kept by reason, and the annotations, crowds among
+        them, that reach the model.
+    """
+    summary = Summary(str(annotation_file), len(images), annotations=len(annotations))
+    names = {number: name for name, number in ids.items()}
+    small = {i for i, image in images.items() if min(image["width"], image["height"]) < min_side}
+    objects: collections.Counter = collections.Counter()
+    areas: collections.Counter = collections.Counter()
+    dropped: collections.Counter = collections.Counter()
+    seen = collections.defaultdict(set)  # per class, the images that show it
+    best = dict.fromkeys(images, 0)  # how far the best annotation of an image came: see REASONS
+    trained_on = []
+    for entry in annotations:
+        number, category = entry["image_id"], entry["category_id"]
+        step = 1
+        if category in names:
+            reason = _drop_reason(entry, images[number])
+            crowd = bool(entry.get("iscrowd"))
+            step = 3 if reason else 2 if crowd else 4
+            if reason:
+                dropped[reason] += 1
+            elif number not in small:
+                trained_on.append(entry)
+                summary.crowds += crowd
+                summary.outside_boxes += _reaches_out(entry["bbox"], images[number])
+        if step == 4 and number not in small:
+            objects[category] += 1
+            seen[category].add(number)
+            area = entry["area"]
+            areas["small" if area < 32**2 else "medium" if area < 96**2 else "large"] += 1
+        best[number] = max(best[number], step)
+    best |= dict.fromkeys(small, SMALL)
+    summary.dropped = {reason: dropped[reason] for reason in DROPPED}
+    summary.objects = {name: objects[number] for number, name in names.items()}
+    summary.images_with = {name: len(seen[number]) for number, name in names.items()}
+    summary.areas = {name: areas[name] for name in ("small", "medium", "large")}
+    summary.kept_images = sum(step == 4 for step in best.values())
+    summary.small_images = len(small)
+    return summary, collections.Counter(best.values()), trained_on
+
+
+def _left_out(summary: Summary) -> str:
+    counts = [f"{count} {DROPPED[reason]}" for reason, count in summary.dropped.items() if count]
+    return (
+        f"{sum(summary.dropped.values())} of {summary.annotations} annotations are left out of "
+        f"training: {', '.join(counts)}"
+    )
+
+
+def _box_problems(summary: Summary, annotations: list, images: Mapping) -> list[str]:
+    """Boxes that are mostly dropped; those marked ignore are so on purpose."""
+    boxes = [entry["bbox"] for entry in annotations]
+    if any(w > 0 < h for _, _, w, h in boxes) and all(0 <= v <= 1 for box in boxes for v in box):
+        return [
+            f"every box lies within 0..1, the first is {boxes[0]} of annotation "
+            f"{annotations[0]['id']}: these are normalised coordinates. COCO boxes are left, top, "
+            "width, height in pixels: multiply the first and third number by the width of the "
+            "image, the second and fourth by its height, and the area by both."
+        ]
+    marked = summary.dropped["ignore"]
+    dropped = sum(summary.dropped.values()) - marked
+    if dropped <= (len(annotations) - marked) / 2:
+        return []
+    return [
+        f"{_left_out(summary)}. What is trained on is at least one pixel wide and high, meets its "
+        "image and has an area above 0. Correct bbox (left, top, width, height in pixels) and area,"
+        f" or width and height of the images.{_box_hint(annotations, images)}"
+    ]
+
+
+def _box_hint(annotations: list, images: Mapping) -> str:
+    """A sentence when boxes seem to be left, top, right, bottom: only so they fit the images."""
+    beyond = fitting = 0
+    for entry in annotations:
+        image, (left, top, right, bottom) = images[entry["image_id"]], entry["bbox"]
+        beyond += _reaches_out(entry["bbox"], image)
+        fitting += left < right <= image["width"] + 1 and top < bottom <= image["height"] + 1
+    if beyond <= len(annotations) / 4 or fitting < 0.95 * len(annotations):
+        return ""
+    return (
+        f" {beyond} of {len(annotations)} boxes reach outside their image as left, top, width, "
+        f"height, but {fitting} fit as left, top, right, bottom: if they are that, subtract left "
+        "from the third number and top from the fourth."
+    )
 
 
 def _empty_problems(
-    summary: Summary, reasons: collections.Counter, classes: list[str], need_masks: bool
+    summary: Summary, reasons: collections.Counter, classes: list[str], min_side: int
 ) -> list[str]:
-    if not summary.kept_images:
-        counts = "; ".join(text.format(reasons[i]) for i, text in enumerate(REASONS) if reasons[i])
-        return [
-            f"0 of {summary.images} images kept: {counts}. Classes: {classes}. Training needs "
-            "images with objects: correct the classes or the annotations."
-        ]
-    if need_masks and summary.no_masks == sum(summary.objects.values()) + summary.crowds:
-        return [
-            f"all {summary.no_masks} annotations lack a segmentation, and this model learns masks. "
-            "Export the set with masks, or train a model for boxes only."
-        ]
-    return []
+    if summary.kept_images:
+        return []
+    texts = dict(enumerate(REASONS)) | {SMALL: f"{{}} have a side below {min_side} pixels"}
+    counts = "; ".join(text.format(reasons[i]) for i, text in texts.items() if reasons[i])
+    remedy = "correct the classes or the annotations"
+    if reasons[SMALL]:
+        remedy += ", or lower min_size in filter_cfg"
+    return [
+        f"0 of {summary.images} images kept: {counts}. Classes: {classes}. Training needs "
+        f"images with objects: {remedy}."
+    ]
 
 
-def _warn(summary: Summary, reasons: collections.Counter) -> None:
+# Masks.
+
+
+def _rle_size(mask: object) -> tuple | None:
+    """(height, width) as a run-length mask states them; None for what is none."""
+    size = mask.get("size") if isinstance(mask, dict) else None
+    is_size = isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))
+    return tuple(size) if is_size else None  # type: ignore[arg-type]
+
+
+def _mask_size_problems(annotations: list, images: Mapping) -> list[str]:
+    wrong, swapped = [], 0
+    for entry in annotations:
+        size = _rle_size(entry.get("segmentation"))
+        image = images[entry["image_id"]]
+        if size and size != (image["height"], image["width"]):
+            wrong.append((entry["id"], size, image))
+            swapped += size == (image["width"], image["height"])
+    if not wrong:
+        return []
+    number, (height, width), image = wrong[0]
+    remedy = "Correct the entries of the images, or make these masks anew."
+    if swapped:
+        remedy = (
+            f"In {swapped} of them width and height are swapped: size is (height, width). Swap "
+            "them in the masks or in the entries of the images, whichever is wrong."
+        )
+    return [
+        f"{len(wrong)} run-length masks have another size than their image. The first is that of "
+        f"annotation {number}, {height} high and {width} wide; {image['file_name']} (id "
+        f"{image['id']}) is {image['height']} high and {image['width']} wide. {remedy}"
+    ]
+
+
+def _mask_problems(annotations: list) -> list[str]:
+    """Annotations that mmdet's loader of masks stumbles over, or passes by."""
+    wrong = [entry for entry in annotations if not _is_mask(entry.get("segmentation"))]
+    if not wrong:
+        return []
+    first = wrong[0].get("segmentation")
+    return [
+        f"{len(wrong)} of {len(annotations)} annotations to train on have no usable segmentation, "
+        f"and this model learns masks: ids {first_names([str(entry['id']) for entry in wrong])}; "
+        f"the first has {'none' if first is None else _short(first)}. A mask is a list of "
+        "polygons [x, y, x, y, x, y, ...] of three points or more, or run lengths with counts and "
+        "size. Remove these annotations, add their masks, or train a detector without mask head."
+    ]
+
+
+def _is_mask(mask: object) -> bool:
+    if isinstance(mask, list):  # mmdet passes by single polygons that are too short or odd
+        lengths = [len(part) if _is_numbers(part) else None for part in mask]
+        return None not in lengths and any(n and n >= 6 and n % 2 == 0 for n in lengths)
+    if not isinstance(mask, dict) or not (counts := mask.get("counts")):
+        return False
+    return _rle_size(mask) is not None and (isinstance(counts, str) or _is_numbers(counts))
+
+
+def _is_numbers(values: object) -> bool:
+    try:
+        return isinstance(values, list) and math.isfinite(math.fsum(values))
+    except (TypeError, ValueError, OverflowError):  # of a text or list, of inf, of huge numbers
+        return False
+
+
+def _warn(summary: Summary, min_side: int, box_hint: str) -> None:
     never = [name for name, count in summary.objects.items() if not count]
-    left_out = summary.images - summary.kept_images
+    small = summary.small_images
+    left_out = summary.images - summary.kept_images - small
+    outside = f"{summary.outside_boxes} boxes reach outside their image"
     for count, text in (
         (left_out, f"{left_out} of {summary.images} images have no object to train on"),
-        (summary.no_size_boxes, f"{summary.no_size_boxes} boxes have no width or no height"),
-        (summary.outside_boxes, f"{summary.outside_boxes} boxes reach outside their image"),
-        (summary.no_masks, f"{summary.no_masks} annotations have no segmentation"),
+        (small, f"{small} of {summary.images} images are left out: a side below {min_side} pixels"),
+        (sum(summary.dropped.values()), _left_out(summary)),
+        (summary.outside_boxes, f"{outside}.{box_hint}" if box_hint else outside),
         (len(never), f"classes without any object: {', '.join(never)}"),
     ):
         if count:

@@ -164,18 +164,26 @@ BINARY_REMEDY = (
 )
 
 
-def read_classes_file(path: str | Path) -> LabelTable:
-    """One name per line, in the order of the raw values from 0; "#" starts a comment line.
-
-    A name in parentheses is a value that is never judged. Such values stand before or after the
-    classes: "(other)" on the first line makes 1 the first class.
-    """
+def read_names(path: str | Path) -> list[str]:
+    """The lines of a file of names; empty ones and those that start with "#" are left out."""
     try:
         text = require_file(path, "file of class names").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8 text ({error}). Save it as UTF-8.") from error
     stripped = [line.strip() for line in text.splitlines()]
     lines = [line for line in stripped if line and not line.startswith("#")]
+    if not lines:
+        raise InputError(f"{path}: no class name in the file. Write one name per line.")
+    return lines
+
+
+def read_classes_file(path: str | Path) -> LabelTable:
+    """One name per line, in the order of the raw values from 0.
+
+    A name in parentheses is a value that is never judged. Such values stand before or after the
+    classes: "(other)" on the first line makes 1 the first class.
+    """
+    lines = read_names(path)
     judged = [value for value, line in enumerate(lines) if not line.startswith("(")]
     if not judged:
         raise InputError(f"{path}: no class name in the file. Write one name per line.")
@@ -326,7 +334,7 @@ def check(
     first_file: dict[int, Path] = {}
     for image, label in chosen:
         raw = read_label_map(label)
-        _same_size(image, label, raw.shape)
+        require_same_size(image, image_size(image), label, raw.shape)
         values, counts = np.unique(raw, return_counts=True)
         for value, number in zip(values.tolist(), counts.tolist(), strict=True):
             pixels[value] += number
@@ -343,12 +351,14 @@ def check(
     return _summarise(pixels, table, len(pairs), count)
 
 
-def _same_size(image: Path, label: Path, label_hw: tuple[int, ...]) -> None:
-    image_hw = image_size(image)
-    if image_hw == tuple(label_hw):
+def require_same_size(
+    image: str | Path, image_hw: tuple[int, ...], label: str | Path, label_hw: tuple[int, ...]
+) -> None:
+    """Refuse a label map whose (height, width) are not those of its image."""
+    if tuple(image_hw) == tuple(label_hw):
         return
     turned = ""
-    if image_hw[::-1] == tuple(label_hw):
+    if tuple(image_hw[::-1]) == tuple(label_hw):
         turned = " The image may carry an orientation tag that the label map was made without."
     raise InputError(
         f"{label}: a label map has the size of its image; it is {label_hw[1]}x{label_hw[0]}, "

@@ -6,6 +6,7 @@ section would train with the default, silently. Here it is an error with the nea
 
 import inspect
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,9 @@ SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "
     "model_wrapper_cfg",
     "pretrained",
     "sync_bn",
-    "tta_model",
-    "tta_pipeline",
-    "vis_backends",
 }
 REQUIRED = ("model", "default_scope")
+SCOPES = ("mmdet", "mmseg")
 
 
 def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -65,7 +64,23 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
         config.merge_from_dict(dict(options))
     if isinstance(config.get("param_scheduler"), dict):
         config.param_scheduler = [config.param_scheduler]
+    if config.default_scope not in SCOPES:
+        raise InputError(
+            f"config: default_scope {config.default_scope!r} is none of {', '.join(SCOPES)}, the "
+            "libraries whose models we train."
+        )
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        _check_loader(config.get(name), name)
     return config
+
+
+def _check_loader(loader: dict | None, name: str) -> None:
+    for key, least in (("batch_size", 1), ("num_workers", 0)):
+        value = (loader or {}).get(key, least)
+        if type(value) is not int or value < least:
+            raise InputError(f"config: {name}.{key} is a whole number from {least}, not {value!r}.")
+    if loader and not loader.get("num_workers"):
+        loader["persistent_workers"] = False  # torch refuses to keep workers there are none of
 
 
 def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
@@ -88,7 +103,7 @@ def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
 
 
 def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """A dotted key leads through keys that exist; only its last part may be new, and like none."""
+    """A dotted key leads through keys that exist; below the first, one may be new and like none."""
     for dotted in options:
         node: Any = getattr(config, "_cfg_dict", config)
         parts = dotted.split(".")
@@ -104,8 +119,7 @@ def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None
             known = list(node) if isinstance(node, Mapping) else []
             if part not in known:
                 hint = nearest(part, known)
-                last = depth == len(parts) - 1
-                if hint or not last or (depth == 0 and part not in SECTIONS):
+                if hint or not isinstance(node, Mapping) or (depth == 0 and part not in SECTIONS):
                     where = ".".join(parts[:depth]) or "the config"
                     raise InputError(
                         f"--cfg-options {dotted}: {where} has no {part!r}.{hint} "
@@ -126,14 +140,24 @@ def building() -> Iterator[None]:
         built = _class_being_built(error)
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         lacking = re.search(r"missing \d+ required .*arguments?: (.+)$", str(error))
-        if built is None or not (unknown or lacking):
+        if built is None:
             raise
+        if not (unknown or lacking):
+            raise InputError(f"config: {built.__name__} cannot be built: {error}") from error
         known = [name for name in inspect.signature(built).parameters if name != "kwargs"]
         what = f"lacks {lacking[1]}." if lacking else ""
         if unknown:
             what = f"takes no argument {unknown[1]!r}.{nearest(unknown[1], known)}"
         raise InputError(
             f"config: {built.__name__} {what} It takes: {', '.join(known)}."
+        ) from error
+    except AssertionError as error:
+        built = _class_being_built(error)
+        if built is None:
+            raise
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        raise InputError(
+            f"config: {built.__name__} cannot be built, it requires: {error or line}"
         ) from error
     except ValueError as error:
         if "Expected more than 1 value per channel" not in str(error):

@@ -30,21 +30,24 @@ def settle(
     splits: tuple[str, ...] = ("train", "val"),
     data: str | None = None,
     data_root: str | None = None,
-    table: label_maps.LabelTable | None = None,
+    classes: str | None = None,
 ) -> list[str]:
     """Fill in paths, classes and head sizes, and check the data of the asked splits.
 
     Args:
         data: "shapes" for the built-in set; None for what the config says.
         data_root: another place for the data; its layout is found if the config's is not there.
-        table: class names that replace the config's. For instances they choose among the
-            file's; for label maps they name the values. Without it, a classes.txt in the data
-            root says which value is which class.
+        classes: a file of names, one per line, that replace the config's. For instances they
+            choose among the annotations'; for label maps they name the values, those in
+            parentheses to be ignored. Without it, a classes.txt in the data root does so.
 
     Raises:
         InputError: whatever is wrong with the data, in words.
     """
     lines = []
+    asked, splits = splits, tuple(s for s in splits if config.get(LOADERS[s]) is not None)
+    if not splits:
+        raise InputError(f"config: it has no {LOADERS[asked[0]]}, there is nothing to work on.")
     own = config.pop("data", None) == "shapes" and all(
         Path(dataset.get("data_root") or "") == SHAPES_ROOT
         for dataset in _datasets(config, tuple(LOADERS))
@@ -60,8 +63,11 @@ def settle(
         text, moved = _move(config, Path(data_root), splits)
         lines.append(text)
     if not is_segmentation(config):
-        return lines + _settle_instances(config, splits, table)
-    if table is None:
+        names = tuple(label_maps.read_names(classes)) if classes else None
+        return lines + _settle_instances(config, splits, names)
+    if classes:
+        table: label_maps.LabelTable | None = label_maps.read_classes_file(classes)
+    else:
         table = _table_beside(config, splits, moved)
     return lines + _settle_label_maps(config, splits, table)
 
@@ -165,10 +171,9 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, boo
 
 
 def _settle_instances(
-    config: Config, splits: tuple[str, ...], table: label_maps.LabelTable | None
+    config: Config, splits: tuple[str, ...], names: tuple[str, ...] | None
 ) -> list[str]:
     datasets = _datasets(config, splits)
-    names = table.classes if table else None
     for dataset in datasets:
         names = names or (dataset.get("metainfo") or {}).get("classes")
     if isinstance(names, str):
@@ -186,6 +191,7 @@ def _settle_instances(
             classes=names,
             need_masks=any("mask_head" in node for node in _walk(config["model"])),
             subset=subset,
+            min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
         )
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
     for split in ("val", "test"):

@@ -12,6 +12,11 @@ from mmengine.runner import Runner
 from swin_dense.errors import InputError
 from swin_dense.registry import HOOKS
 
+REMEDY = (
+    "Lower optim_wrapper.optimizer.lr, add optim_wrapper.clip_grad.max_norm=1, or use --amp bf16 "
+    "instead of fp16; then start from the last checkpoint with --resume."
+)
+
 
 @HOOKS.register_module()
 class Progress(LoggerHook):
@@ -53,22 +58,34 @@ class FiniteLoss(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        if not self.every_n_train_iters(runner, self.interval):
+        last = runner.iter + 1 == runner.max_iters
+        if not (last or self.every_n_train_iters(runner, self.interval)):
             return
         broken = [name for name, loss in outputs.items() if not torch.isfinite(loss).all()]
         if not broken:
             return
-        weights = [
-            name for name, p in runner.model.named_parameters() if not torch.isfinite(p).all()
-        ]
+        weights = _broken_weights(runner)
         rate = next(iter(runner.optim_wrapper.get_lr().values()))[-1]
         raise InputError(
             f"training: the loss is no longer a finite number at iteration {runner.iter + 1} "
             f"({', '.join(broken)}; learning rate {rate:.3g}). "
             + (f"Weights already broken: {len(weights)}, first {weights[0]}. " if weights else "")
-            + "Lower optim_wrapper.optimizer.lr, add optim_wrapper.clip_grad.max_norm=1, or use "
-            "--amp bf16 instead of fp16; then start from the last checkpoint with --resume."
+            + REMEDY
         )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Between two looks a loss may break; what it broke must not be kept."""
+        weights = _broken_weights(runner)
+        if weights:
+            raise InputError(
+                f"training: {len(weights)} weights are no longer finite at iteration "
+                f"{runner.iter + 1}, first {weights[0]}; the checkpoint was not written. {REMEDY}"
+            )
+
+
+def _broken_weights(runner: Runner) -> list[str]:
+    named = runner.model.named_parameters()
+    return [name for name, weight in named if not torch.isfinite(weight).all()]
 
 
 @HOOKS.register_module()
@@ -94,7 +111,10 @@ class PlainCheckpoint(Hook):
     priority = "VERY_LOW"
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint["message_hub"]["log_scalars"] = {}
+        hub = checkpoint["message_hub"]
+        hub["log_scalars"] = {}
+        kept = hub["runtime_info"]
+        hub["resumed_keys"] = {k: v for k, v in hub["resumed_keys"].items() if k in kept}
         for part in ("message_hub", "meta"):
             checkpoint[part] = _plain(checkpoint[part])
 

@@ -4,6 +4,7 @@ import functools
 import warnings
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
@@ -61,7 +62,13 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, rgb: np.ndarray) -> Any:
         """The data sample mmdet or mmseg returns for an (H, W, 3) uint8 image."""
-        item = self.pipeline({"img": rgb, "img_id": 0, "img_path": "", "seg_fields": []})
+        try:
+            item = self.pipeline({"img": rgb, "img_id": 0, "img_path": "", "seg_fields": []})
+        except cv2.error as error:
+            raise InputError(
+                f"an image of {rgb.shape[1]}x{rgb.shape[0]} pixels cannot be resized to the "
+                "config's scale without a side of 0 pixels."
+            ) from error
         batch = {"inputs": [item["inputs"]], "data_samples": [item["data_samples"]]}
         return self.model.test_step(batch)[0]
 

@@ -34,8 +34,15 @@ class NamedCOCO(COCO):
     """COCO annotations whose categories are asked for by name, in the order asked for.
 
     pycocotools returns ids in file order whatever the order of the names, so that a config with
-    another order trains and draws the wrong names.
+    another order trains and draws the wrong names. Annotations are numbered anew: its evaluation
+    takes number 0 for "no match", and stumbles over text and over a missing iscrowd.
     """
+
+    def createIndex(self) -> None:
+        for number, row in enumerate(self.dataset.get("annotations", []), start=1):
+            row["id"] = number
+            row.setdefault("iscrowd", 0)
+        super().createIndex()
 
     def get_cat_ids(
         self, cat_names: Sequence[str] = (), sup_names: Any = (), cat_ids: Any = ()

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import OPTIMIZERS
 
 from swin_dense.checkpoints import files
-from swin_dense.errors import InputError
+from swin_dense.errors import InputError, nearest
 from swin_dense.openmmlab.config import building
 from swin_dense.openmmlab.runner import DenseRunner, bare
 
@@ -32,34 +33,39 @@ def shorten(config: Config, iterations: int) -> None:
     """Make the run `iterations` long, its schedule scaled to it; the warm-up stays as it is."""
     if iterations < 1:
         raise InputError(f"--max-iters counts iterations: at least 1, not {iterations}.")
-    old = config.train_cfg
-    whole = old.get("max_epochs") or old["max_iters"]
-
-    def scaled(point: float) -> int:
-        return max(1, round(point / whole * iterations)) if point else 0
-
+    epochs = config.train_cfg.get("max_epochs")
     for part in config.get("param_scheduler") or []:
-        if part["type"] == "LinearLR" and not part.get("by_epoch", True):
-            continue  # the runner keeps it within a tenth of the run
-        warm_up_ends = not part.get("by_epoch", True) and part.get("begin", 0)
+        by_epoch = part.pop("by_epoch", True)
+        part.pop("convert_to_iter_based", None)
         part["by_epoch"] = False
-        for key in ("begin", "end", "T_max"):
-            if key in part and not (key == "begin" and warm_up_ends):
-                part[key] = scaled(part[key])
-        if "milestones" in part:
-            part["milestones"] = [scaled(point) for point in part["milestones"]]
+        if part["type"] == "LinearLR" and not by_epoch:
+            continue  # a warm-up; the runner keeps it within a tenth of the run
+        if epochs and not by_epoch:  # counted in iterations of a length nobody stated
+            whole = part.get("end") or part.get("T_max") or iterations
+        else:
+            whole = epochs or config.train_cfg["max_iters"]
+        for key in ("begin", "end", "T_max", "milestones"):
+            if key in part and not (key == "begin" and not by_epoch):  # a warm-up ends there
+                part[key] = _scaled(part[key], iterations / whole)
     config.train_cfg = ConfigDict(
         type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations
     )
     config.train_dataloader.sampler = ConfigDict(type="InfiniteSampler", shuffle=True)
     hooks = config.setdefault("default_hooks", ConfigDict())
     saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
-    asked = saving.get("interval", iterations) if not saving.get("by_epoch", True) else iterations
+    often = max(500, iterations // 10)
+    asked = often if saving.get("by_epoch", True) else saving.get("interval", often)
     saving.update(by_epoch=False, interval=min(asked, iterations))
     hooks.setdefault("logger", ConfigDict(type="swin_dense.Progress"))["log_metric_by_epoch"] = (
         False
     )
     config.log_processor = dict(config.get("log_processor") or {}, by_epoch=False)
+
+
+def _scaled(points: Any, factor: float) -> Any:
+    if isinstance(points, list | tuple):
+        return [_scaled(point, factor) for point in points]
+    return max(1, round(points * factor)) if points else 0
 
 
 def use_amp(config: Config, kind: str) -> None:
@@ -83,12 +89,13 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     hooks = list(config.get("custom_hooks") or [])
     there = {hook["type"] for hook in hooks}  # a config written by a run has them already
     config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
-    config.pretrained = pretrained or start.get("checkpoint")
+    config.pretrained = pretrained or config.get("pretrained") or start.get("checkpoint")
     if not (config.pretrained or config.get("load_from") or config.get("resume")):
         say(
             "backbone: random weights. The papers start from ImageNet weights; give them with "
             "--pretrained FILE to come near their results."
         )
+    _require_optimizer(config)
     with building():
         runner = _runner(config)
         runner.train()
@@ -104,6 +111,8 @@ def test(config: Config, checkpoint: str) -> Tested:
         config.pop(name, None)
     with building():
         runner = _runner(config)
+        for metric in runner.test_evaluator.metrics:
+            metric.collect_dir = str(Path(runner.work_dir) / "gathered")  # of several processes
         numbers = runner.test()
     per_class: dict[str, dict[str, float]] = {}
     for metric in runner.test_evaluator.metrics:
@@ -119,11 +128,35 @@ def write_numbers(path: Path, tested: Tested, about: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
 
 
+def _require_optimizer(config: Config) -> None:
+    """mmengine looks an optimizer up late and stumbles over the None it finds."""
+    name = config.optim_wrapper.optimizer.type
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        raise InputError(
+            f"config: optim_wrapper.optimizer.type={name!r} is no optimizer of torch or mmengine."
+            f"{nearest(name, OPTIMIZERS.module_dict)}"
+        )
+
+
 def _runner(config: Config) -> DenseRunner:
     """mmengine keeps one log and one record for each name: two runs must not share one."""
     stem = Path(config.filename).stem if config.filename else "run"
     config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
-    return DenseRunner.from_cfg(config)
+    runner = DenseRunner.from_cfg(config)
+    _require_channels(config, bare(runner.model))
+    return runner
+
+
+def _require_channels(config: Config, model: Any) -> None:
+    """What takes the maps must expect the channels the backbone announces."""
+    given = list(getattr(model.backbone, "out_channels", ()))
+    part = "neck" if config.model.get("neck") else "decode_head"
+    expected = (config.model.get(part) or {}).get("in_channels")
+    if given and isinstance(expected, list | tuple) and list(expected) != given:
+        raise InputError(
+            f"config: the backbone gives maps of {given} channels, model.{part}.in_channels "
+            f"expects {list(expected)}. Set model.{part}.in_channels={given}."
+        )
 
 
 def _without_nan(value: Any) -> Any:

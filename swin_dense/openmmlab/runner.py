@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from swin_dense.errors import InputError
 from swin_dense.openmmlab import weights
 
 WARM_UP_SHARE = 0.1  # of the run; the papers' 1000 iterations are 1.1 % of theirs
@@ -96,6 +97,20 @@ class DenseRunner(Runner):
         if self.cfg.get("pretrained"):
             weights.load_pretrained(bare(self.model).backbone, self.cfg.pretrained)
 
+    def _require_same_run(self, checkpoint: dict, path: str) -> None:
+        """Only a run's own checkpoint can be resumed: its schedule would stand at another place."""
+        start = "To start a new run from its weights, use --load-from instead of --resume."
+        if "optimizer" not in checkpoint or "iter" not in checkpoint.get("meta", {}):
+            raise InputError(
+                f"--resume: {path} holds weights only, not the state of a run. {start}"
+            )
+        planned = checkpoint.get("message_hub", {}).get("runtime_info", {}).get("max_iters")
+        if planned not in (None, self.max_iters):
+            raise InputError(
+                f"--resume: {path} is of a run of {planned} iterations, this one has "
+                f"{self.max_iters}. Resume with the same length and data. {start}"
+            )
+
     def load_checkpoint(
         self,
         filename: str,
@@ -106,6 +121,8 @@ class DenseRunner(Runner):
         """Load by name and shape; what the file lacks is logged, too little is refused."""
         checkpoint = weights.load_from_local(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        if self._resume:
+            self._require_same_run(checkpoint, filename)
         whole = self._resume or self._train_loop is None
         weights.lay_in(
             bare(self.model),
@@ -116,10 +133,4 @@ class DenseRunner(Runner):
             + (" To start a new run from it, leave out --resume." if self._resume else ""),
         )
         self._has_loaded = True
-        planned = checkpoint.get("message_hub", {}).get("runtime_info", {}).get("max_iters")
-        if self._resume and planned not in (None, self.max_iters):
-            self.logger.warning(
-                f"{filename} is of a run of {planned} iterations, this one has {self.max_iters}: "
-                "the learning rate goes on from where that schedule was, not from this one's."
-            )
         return checkpoint

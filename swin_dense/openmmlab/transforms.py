@@ -6,6 +6,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from swin_dense.datasets import images, label_maps
+from swin_dense.errors import InputError
 from swin_dense.registry import TRANSFORMS
 
 
@@ -19,6 +20,14 @@ class LoadImage(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         rgb = results["img"] if "img" in results else images.read_rgb(results["img_path"])
+        stated = (results.get("height"), results.get("width"))
+        if None not in stated and stated != rgb.shape[:2]:
+            raise InputError(
+                f"{results.get('img_path')}: the annotations say {stated[1]}x{stated[0]} pixels, "
+                f"the image has {rgb.shape[1]}x{rgb.shape[0]} (width x height, upright). Boxes and "
+                "masks would lie elsewhere; correct the sizes, or remove an orientation tag (EXIF) "
+                "that the annotations were made without."
+            )
         results["img"] = np.ascontiguousarray(rgb[..., ::-1])
         results["img_shape"] = results["ori_shape"] = rgb.shape[:2]
         return results
@@ -34,6 +43,9 @@ class LoadLabelMap(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         path = results["seg_map_path"]
         raw = label_maps.read_label_map(path)
+        label_maps.require_same_size(
+            results.get("img_path", path), results.get("ori_shape", raw.shape), path, raw.shape
+        )
         results["gt_seg_map"] = results["label_table"].lookup(raw, path)
         results["seg_fields"].append("gt_seg_map")
         return results

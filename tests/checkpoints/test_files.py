@@ -110,3 +110,19 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_half_precision_cannot_hold_stays_whole(tmp_path):
+    state = {"var": torch.tensor([1e5, 1.0]), "nan": torch.tensor([float("nan"), 2.0])}
+    files.write_weights(tmp_path / "w.safetensors", state, {}, torch.float16)
+    read = files.read(tmp_path / "w.safetensors")["state_dict"]
+    assert read["var"].dtype is torch.float32
+    assert read["var"].tolist() == [1e5, 1.0]
+    assert read["nan"].dtype is torch.float16
+
+
+def test_a_place_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    files.require_place(tmp_path / "new/deep", "--out-dir")
+    with pytest.raises(InputError, match=r"--out-dir .*file is a file, not a folder"):
+        files.require_place(tmp_path / "file/deep", "--out-dir")

@@ -45,7 +45,6 @@ def train_on(capsys, tmp_path, config, root, *more):
         work,
         "--max-iters",
         3,
-        "--no-val",
         *more,
     )
     return refused(capsys, work, train.main, *arguments, *SMALL)
@@ -234,6 +233,97 @@ def test_a_loss_that_is_no_number_stops_the_run(capsys, tmp_path, small_shapes):
     text = refused(capsys, work, train.main, *arguments)
     assert "no longer a finite number" in text
     assert "decode.loss_ce" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--resume", "weights_fp16.safetensors"], "holds weights only"),
+        (["--resume", "iter_4.pth"], "is of a run of 8 iterations, this one has 3"),
+    ],
+)
+def test_only_a_run_s_own_checkpoint_is_resumed(
+    capsys, tmp_path, trained, small_shapes, options, says
+):
+    _, config, folder = trained
+    text = train_on(capsys, tmp_path, config, small_shapes.root, options[0], folder / options[1])
+    assert says in text
+
+
+def test_resuming_with_other_classes(capsys, tmp_path, trained, broken):
+    task, config, folder = trained
+    if task == "detection":
+        for split in ("train", "val"):
+            edit_json(broken, lambda c: c["categories"][1].update(name="box"), split)
+    else:
+        names = (broken / "classes.txt").read_text().split()
+        (broken / "classes.txt").write_text("\n".join(reversed(names)))
+    text = train_on(capsys, tmp_path, config, broken, "--resume", folder / "iter_4.pth")
+    assert "checkpoint: " in text
+    assert ("box" if task == "detection" else "another order") in text
+
+
+def test_an_image_of_another_size_than_its_annotations_say(capsys, tmp_path, broken):
+    def swap(content):
+        for row in content["images"]:
+            row["width"], row["height"] = row["height"], row["width"]
+        for row in content["annotations"]:
+            row["segmentation"] = [[4, 4, 40, 4, 40, 40]]
+            row["bbox"] = [4, 4, 36, 36]
+
+    edit_json(broken, swap)
+    text = train_on(capsys, tmp_path, DETECTION, broken)
+    assert "the annotations say 72x104 pixels, the image has 104x72" in text
+
+
+def test_a_label_map_of_another_size(capsys, tmp_path, broken):
+    path = sorted((broken / "label_maps/val").iterdir())[1]
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    text = train_on(capsys, tmp_path, SEGMENTATION, broken)
+    assert path.name in text or "val" in text
+
+
+def test_the_demo_does_not_overwrite_what_it_looks_at(capsys, tmp_path, trained):
+    _, config, work = trained
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    status = image_demo.main(
+        [str(tmp_path), str(config), str(work / "iter_8.pth"), "--out-dir", str(tmp_path)]
+    )
+    assert status == MISTAKE
+    assert "would replace it" in capsys.readouterr().err
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--work-dir", "--cfg-options"])
+def test_places_and_settings_that_cannot_be(capsys, tmp_path, small_shapes, option):
+    (tmp_path / "file").write_text("")
+    command = [SEGMENTATION, "--data-root", str(small_shapes.root), "--max-iters", "2"]
+    if option == "--work-dir":
+        assert train.main([*command, option, str(tmp_path / "file/work")]) == MISTAKE
+        assert "is a file, not a folder" in capsys.readouterr().err
+        return
+    for setting in ("a", "x=[1,"):
+        with pytest.raises(SystemExit) as stop:
+            train.main([*command, option, setting])
+        assert stop.value.code == MISTAKE
+        assert "write KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("train_dataloader.batch_size=0", "is a whole number from 1, not 0"),
+        ("train_dataloader.batch_size=two", "not 'two'"),
+        ("model.backbone.embed_dim=48", "gives maps of [48, 96, 192, 384] channels"),
+        ("optim_wrapper.optimizer.type=Adamm", "Adamm"),
+    ],
+)
+def test_settings_that_do_not_fit(capsys, tmp_path, small_shapes, setting, says):
+    work = tmp_path / "work"
+    arguments = [SEGMENTATION, "--data-root", small_shapes.root, "--work-dir", work]
+    arguments += ["--max-iters", 2, "--no-val", *SMALL, setting]
+    assert says in refused(capsys, work, train.main, *arguments)
 
 
 def test_nothing_to_resume(capsys, tmp_path, small_shapes):

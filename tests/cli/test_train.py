@@ -58,8 +58,12 @@ def test_a_resumed_run_ends_where_the_whole_one_does(trained, small_shapes, tmp_
 def test_resume_without_a_path_takes_the_last_checkpoint(small_shapes, tmp_path, capsys):
     command = [str(CONFIGS["segmentation"]), "--data-root", str(small_shapes.root), "--no-val"]
     command += ["--work-dir", str(tmp_path)]
-    assert train.main([*command, "--max-iters", "2", *SMALL]) == 0
-    assert train.main([*command, "--max-iters", "3", "--resume", *SMALL]) == 0
+    command += ["--max-iters", "3"]
+    saving = ["default_hooks.checkpoint.by_epoch=False", "default_hooks.checkpoint.interval=2"]
+    assert train.main([*command, *SMALL, *saving]) == 0
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_2.pth"))  # as if cut off there
+    (tmp_path / "iter_3.pth").unlink()
+    assert train.main([*command, "--resume", *SMALL]) == 0
     assert files.read(tmp_path / "iter_3.pth")["meta"]["iter"] == 3
 
 
@@ -117,7 +121,7 @@ def test_the_papers_configs_shrink_to_a_few_iterations():
     run.shorten(detection, 720)
     steps = next(p for p in detection.param_scheduler if p.type == "MultiStepLR")
     assert steps.milestones == [540, 660]  # 27 and 33 of 36
-    assert not steps.by_epoch
+    assert (steps.end, steps.by_epoch) == (720, False)
     assert detection.train_cfg.max_iters == 720
 
     segmentation = config.load(ROOT / "configs/upernet_swin_t.py")

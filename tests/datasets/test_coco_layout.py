@@ -109,25 +109,59 @@ def test_counts(place):
 def test_warnings(place):
     def spoil(content):
         content["annotations"] += [
-            box(4, 1, 3, bbox=[5, 5, 0, 9]),
+            box(4, 1, 3, bbox=[5, 5, 0.9, 9]),
             box(5, 1, 3, bbox=[50, 5, 20, 20]),
-            box(6, 1, 3, segmentation=[]),
+            box("six", 1, 3),
             box(7, 1, 3, iscrowd=1),
+            box(8, 1, 3, bbox=[64, 5, 20, 20]),
+            box(9, 1, 3, area=0),
+            box(10, 1, 3, ignore=True),
+            box(11, 1, 3, bbox=[5, 5, 9, -2]),
+            box(12, 4, 3),
         ]
-        content["images"].append({"id": 9, "file_name": "two.jpg", "width": 64, "height": 48})
+        content["annotations"][0].pop("iscrowd")
+        content["images"] += [
+            {"id": 9, "file_name": "two.jpg", "width": 64, "height": 48},
+            {"id": 4, "file_name": "two.jpg", "width": 64, "height": 31},
+        ]
         content["categories"].append({"id": 8, "name": "cow"})
 
-    summary = check(place(changed(spoil)), place.images, need_masks=True)
-    assert (summary.no_size_boxes, summary.outside_boxes, summary.no_masks) == (1, 1, 1)
-    assert summary.crowds == 1
+    summary = check(place(changed(spoil)), place.images, need_masks=True, min_side=32)
+    assert summary.dropped == {"thin": 2, "outside": 1, "area": 1, "ignore": 1}
+    assert (summary.crowds, summary.outside_boxes) == (1, 1)
+    assert (summary.images, summary.kept_images, summary.small_images) == (4, 2, 1)
     assert summary.objects == {"dog": 2, "cat": 3, "cow": 0}
     assert summary.warnings == [
-        "1 of 3 images have no object to train on",
-        "1 boxes have no width or no height",
+        "1 of 4 images have no object to train on",
+        "1 of 4 images are left out: a side below 32 pixels",
+        "5 of 12 annotations are left out of training: 2 less than one pixel wide or high, 1 "
+        "wholly outside their image, 1 with an area of zero or less, 1 marked ignore",
         "1 boxes reach outside their image",
-        "1 annotations have no segmentation",
         "classes without any object: cow",
     ]
+
+
+def test_boxes_that_seem_to_be_corners_are_said_so(place):
+    corners = [[10, 10, 60, 40], [30, 20, 50, 45], [2, 3, 40, 30]]  # the last fits both ways
+
+    def spoil(content):
+        for entry, bbox in zip(content["annotations"], corners, strict=True):
+            entry["bbox"] = bbox
+
+    (warning,) = check(place(changed(spoil)), place.images).warnings
+    assert warning.startswith("2 boxes reach outside their image. 2 of 3 boxes reach outside")
+    assert "but 3 fit as left, top, right, bottom" in warning
+    corners[0] = [10, 10, 60, 9]  # its bottom would be above its top
+    assert check(place(changed(spoil)), place.images).warnings == [
+        "2 boxes reach outside their image"
+    ]
+
+
+def test_small_images_are_the_reason(place):
+    message = r"0 of 2 images kept: 2 have a side below 49 pixels\. .* lower min_size in filter_cfg"
+    with pytest.raises(InputError, match=message):
+        check(place(GOOD), place.images, min_side=49)
+    assert check(place(GOOD), place.images, min_side=48).kept_images == 2
 
 
 MISTAKES = {
@@ -171,7 +205,7 @@ MISTAKES = {
     "no area": (lambda c: c["annotations"][0].pop("area"), "1 of 3 annotations lack 'area'"),
     "short box": (
         lambda c: c["annotations"][0].update(bbox=[1, 2]),
-        "1 boxes are not four numbers",
+        r"1 of 3 annotations have a 'bbox' that is not four.*is \[1, 2\] of the entry with id 1",
     ),
     "only crowds and nothing": (
         lambda c: c.update(annotations=[box(1, 1, 7, iscrowd=1)]),
@@ -179,13 +213,135 @@ MISTAKES = {
     ),
     "only flat boxes": (
         lambda c: c.update(annotations=[box(i, i, 7, bbox=[1, 1, 3, -1]) for i in (1, 2)]),
-        "0 of 2 images kept: 2 have only boxes of zero width or height",
+        "2 of 2 annotations are left out of training: 2 less than one pixel wide or high.*Correct",
     ),
-    "no masks": (
-        lambda c: [entry.pop("segmentation") for entry in c["annotations"]],
-        "all 3 annotations lack a segmentation, and this model learns masks",
+    "all ignored": (
+        lambda c: [entry.update(ignore=1) for entry in c["annotations"]],
+        "0 of 2 images kept: 2 have only boxes that are left out",
+    ),
+    "more than half without area": (
+        lambda c: [entry.update(area=-1) for entry in c["annotations"][:2]],
+        "2 of 3 annotations are left out of training: 2 with an area of zero or less.*area above 0",
+    ),
+    "more than half outside": (
+        lambda c: [entry.update(bbox=[9, -20, 20, 20]) for entry in c["annotations"][1:]],
+        "2 of 3 annotations are left out of training: 2 wholly outside their image",
+    ),
+    "normalised boxes": (
+        lambda c: [entry.update(bbox=[0, 0.25, 1, 0.5]) for entry in c["annotations"]],
+        r"every box lies within 0\.\.1, .*\[0, 0\.25, 1, 0\.5\] of annotation 1: .*normalised.*"
+        "multiply the first and third number by the width",
+    ),
+    "mask of another size": (
+        lambda c: c["annotations"][1].update(segmentation={"counts": "Q", "size": [40, 50]}),
+        r"1 run-length masks .* annotation 2, 40 high and 50 wide; two\.jpg \(id 2\) is 48 high and"
+        r" 64 wide\. Correct the entries",
+    ),
+    "mask of swapped size": (
+        lambda c: c["annotations"][1].update(segmentation={"counts": [9], "size": [64, 48]}),
+        r"annotation 2, 64 high and 48 wide.* is 48 high and 64 wide\. In 1 of them .* swapped",
     ),
 }
+TYPES = {
+    "images": [
+        ("id", [1], "a whole number or a text"),
+        ("file_name", 12, "a text"),
+        ("file_name", "", "a text"),
+        ("width", "64", "a number above 0"),
+        ("height", "48", "a number above 0"),
+        ("height", 0, "a number above 0"),
+        ("width", True, "a number above 0"),
+        ("width", float("nan"), "a number above 0"),
+    ],
+    "annotations": [
+        ("id", {}, "a whole number or a text"),
+        ("image_id", [1], "a whole number or a text"),
+        ("category_id", [7], "a whole number or a text"),
+        ("category_id", 7.5, "a whole number or a text"),
+        ("bbox", "1 2 3 4", "four finite numbers"),
+        ("bbox", [1, 2, 3, "4"], "four finite numbers"),
+        ("bbox", {"x": 1}, "four finite numbers"),
+        ("bbox", [1, 2, 3, 4, 5], "four finite numbers"),
+        ("bbox", [1, 2, 3, float("nan")], "four finite numbers"),
+        ("bbox", [1, float("-inf"), 3, 4], "four finite numbers"),
+        ("bbox", [1, 2, 3, 10**400], "four finite numbers"),
+        ("area", "400", "a finite number"),
+        ("area", float("inf"), "a finite number"),
+        ("iscrowd", "0", "0 or 1"),
+        ("iscrowd", None, "0 or 1"),
+        ("iscrowd", [], "0 or 1"),
+        ("ignore", "false", "0 or 1"),
+    ],
+}
+for _what, _cases in TYPES.items():
+    for _field, _value, _rule in _cases:
+        MISTAKES[f"{_what} {_field} {str(_value)[:20]}"] = (
+            lambda c, what=_what, row={_field: _value}: c[what][1].update(row),
+            f"1 of [23] {_what} have a '{_field}' that is not {_rule}.*, the first is ",
+        )
+for _what in TYPES:
+    MISTAKES[f"{_what} are numbers"] = (
+        lambda c, what=_what: c.update({what: [1, 2]}),
+        f"2 of 2 {_what} are not JSON objects, the first is 1. Each needs id, ",
+    )
+UNUSABLE = [
+    [],
+    None,
+    "10 10 30 10 30 30",
+    SQUARE[0],
+    [SQUARE],
+    [[1, 2, 3, 4]],
+    [[1, 2, 3, 4, 5, 6, 7]],
+    [["1", "2", "3", "4", "5", "6"]],
+    [[1, 2, 3, 4, 5, float("nan")]],
+    {"size": [48, 64]},
+    {"size": [48, 64], "counts": []},
+    {"counts": "Q"},
+    {"counts": "Q", "size": [48]},
+    {"counts": "Q", "size": "48, 64"},
+    {"counts": 5, "size": [48, 64]},
+]
+
+
+@pytest.mark.parametrize("mask", UNUSABLE, ids=str)
+@pytest.mark.parametrize("iscrowd", [0, 1])
+def test_a_mask_nothing_can_be_learnt_from(place, mask, iscrowd):
+    path = place(changed(lambda c: c["annotations"][1].update(segmentation=mask, iscrowd=iscrowd)))
+    message = (
+        r"1 of 3 annotations to train on have no usable segmentation.*: ids 2; the first has .*"
+        "Remove these annotations, add their masks, or train a detector without mask head"
+    )
+    with pytest.raises(InputError, match=message):
+        check(path, place.images, need_masks=True)
+    assert not any("segmentation" in text for text in check(path, place.images).warnings)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        SQUARE + [[1, 2, 3, 4]],  # the loader takes the first and leaves the second
+        {"counts": "Q", "size": [48, 64]},
+        {"counts": [3072], "size": [48, 64]},
+    ],
+)
+def test_masks_to_learn_from(place, mask):
+    path = place(changed(lambda c: c["annotations"][1].update(segmentation=mask)))
+    assert check(path, place.images, need_masks=True).warnings == []
+
+
+def test_masks_of_what_is_left_out_are_not_needed(place):
+    def spoil(content):
+        content["annotations"] += [
+            box(4, 1, 3, ignore=1, segmentation=[]),
+            box(5, 1, 3, bbox=[5, 5, 0, 9], segmentation=[]),
+            box(6, 3, 3, segmentation=[]),
+        ]
+        content["images"].append({"id": 3, "file_name": "two.jpg", "width": 64, "height": 31})
+
+    path = place(changed(spoil))
+    assert check(path, place.images, need_masks=True, min_side=32).kept_images == 2
+    with pytest.raises(InputError, match=r"1 of 4 annotations to train on .*: ids 6; the first"):
+        check(path, place.images, need_masks=True)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -206,9 +362,11 @@ def test_all_mistakes_at_once(place):
         check(place(changed(spoil)), place.images)
 
 
-def test_without_masks_a_box_model_is_warned_only(place):
-    content = changed(lambda c: [entry.pop("segmentation") for entry in c["annotations"]])
-    assert check(place(content), place.images).warnings == ["3 annotations have no segmentation"]
+def test_all_without_masks(place):
+    path = place(changed(lambda c: [entry.pop("segmentation") for entry in c["annotations"]]))
+    with pytest.raises(InputError, match=r"3 of 3 annotations .*: ids 1, 2, 3; .* none"):
+        check(path, place.images, need_masks=True)
+    assert check(path, place.images).warnings == []
 
 
 def test_nothing_of_the_classes(place):
@@ -321,4 +479,5 @@ def test_real_sets(real_data, folder, file, images, expected):
     summary = check(root / file, root / images, need_masks=True)
     assert time.perf_counter() - start < 2
     assert (summary.images, summary.annotations, len(summary.objects)) == expected
-    assert sum(summary.objects.values()) + summary.crowds + summary.no_size_boxes == expected[1]
+    assert sum(summary.objects.values()) + summary.crowds == expected[1]
+    assert not any(summary.dropped.values())

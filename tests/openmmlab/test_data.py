@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.datasets import shapes
-from swin_dense.datasets.label_maps import IGNORE, LabelTable
+from swin_dense.datasets.label_maps import IGNORE
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab import config as configs
 from swin_dense.openmmlab import data
@@ -36,6 +36,13 @@ def settled(task, root, **more):
 @pytest.fixture
 def copied(tmp_path, small_shapes):
     return Path(shutil.copytree(small_shapes.root, tmp_path / "set"))
+
+
+def listed(folder, names):
+    """A file of names."""
+    path = folder / "listed.txt"
+    path.write_text("\n".join(names) + "\n")
+    return str(path)
 
 
 def edit(root, change, split="val"):
@@ -133,11 +140,13 @@ def test_a_root_that_is_not_there(tmp_path):
         settled("detection", tmp_path / "nowhere")
 
 
-def test_wrapped_data_sets_are_settled_too(small_shapes):
+def test_wrapped_data_sets_are_settled_too(small_shapes, tmp_path):
     config = load("detection")
     inner = config.train_dataloader.dataset
     config.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=inner)
-    data.settle(config, data_root=str(small_shapes.root), table=LabelTable(("ring", "star")))
+    data.settle(
+        config, data_root=str(small_shapes.root), classes=listed(tmp_path, ("ring", "star"))
+    )
     inner = config.train_dataloader.dataset.dataset
     assert inner.data_root == str(small_shapes.root)
     assert inner.metainfo.classes == ("ring", "star")
@@ -168,8 +177,10 @@ def test_instances_take_the_classes_of_the_training_file(copied):
     assert heads(config) == {"roi_head.bbox_head": 6, "roi_head.mask_head": 6}
 
 
-def test_a_subset_in_an_order_of_one_s_own(small_shapes):
-    config, lines = settled("detection", small_shapes.root, table=LabelTable(("star", "circle")))
+def test_a_subset_in_an_order_of_one_s_own(small_shapes, tmp_path):
+    config, lines = settled(
+        "detection", small_shapes.root, classes=listed(tmp_path, ("star", "circle"))
+    )
     assert heads(config) == {"roi_head.bbox_head": 2, "roi_head.mask_head": 2}
     assert all(name in lines[1] for name in ("star", "circle"))
     assert "triangle" not in lines[1]
@@ -189,15 +200,15 @@ def test_classes_stated_in_a_config_win_over_the_file(small_shapes):
     assert set(heads(config).values()) == {2}
 
 
-def test_a_class_that_is_not_in_the_file(small_shapes):
+def test_a_class_that_is_not_in_the_file(small_shapes, tmp_path):
     with pytest.raises(InputError, match=r"'rings' .* Did you mean 'ring'"):
-        settled("detection", small_shapes.root, table=LabelTable(("circle", "rings")))
+        settled("detection", small_shapes.root, classes=listed(tmp_path, ("circle", "rings")))
 
 
 @pytest.mark.parametrize("task", CONFIGS)
-def test_the_built_heads_have_that_size(task, small_shapes):
+def test_the_built_heads_have_that_size(task, small_shapes, tmp_path):
     names = ("ring", "star") if task == "detection" else (*shapes.LABELS[:6], "x")
-    config, _ = settled(task, small_shapes.root, table=LabelTable(names))
+    config, _ = settled(task, small_shapes.root, classes=listed(tmp_path, names))
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
     if task == "detection":
@@ -395,10 +406,10 @@ def test_ade20k_s_own_classes_size_the_heads(copied):
     assert built(config).label_table.lookup(np.array([[0, 1, 150]])).tolist() == [[IGNORE, 0, 149]]
 
 
-def test_label_maps_with_classes_of_one_s_own_and_an_ignored_value(small_shapes):
+def test_label_maps_with_classes_of_one_s_own_and_an_ignored_value(small_shapes, tmp_path):
     names = tuple(f"class {i}" for i in range(6))
-    table = LabelTable(names, ignore=(6, 255))
-    config, lines = settled("segmentation", small_shapes.root, table=table)
+    listing = listed(tmp_path, (*names, "(void)"))
+    config, lines = settled("segmentation", small_shapes.root, classes=listing)
     assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
     for split in ("train", "val", "test"):
         found = built(config, split).label_table
@@ -421,9 +432,9 @@ def test_the_names_of_the_built_in_shapes_are_not_given_to_other_data(copied):
         settled("segmentation", copied)
 
 
-def test_too_few_names_for_the_values(small_shapes):
+def test_too_few_names_for_the_values(small_shapes, tmp_path):
     with pytest.raises(InputError, match=r"not in the table: .*6 \("):
-        settled("segmentation", small_shapes.root, table=LabelTable(tuple("abcdef")))
+        settled("segmentation", small_shapes.root, classes=listed(tmp_path, "abcdef"))
 
 
 def test_a_derived_config_with_data_of_its_own_is_not_given_the_shapes(

@@ -1,12 +1,14 @@
 """Labels by name, pairs by name, and raw label values through one table."""
 
 import json
+import random
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import swin_dense.openmmlab  # noqa: F401
+from swin_dense.datasets import coco_layout
 from swin_dense.datasets.label_maps import IGNORE
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.datasets import ADE20K, CocoInstances, LabelMaps, location
@@ -150,3 +152,54 @@ def test_location(tmp_path):
     assert str(location(dataset, "img")) == "/data/images"
     assert str(location(dataset | {"ann_file": "/else/a.json"}, "ann_file")) == "/else/a.json"
     assert str(location(dict(ann_file="a.json"), "ann_file")) == "a.json"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_check_of_a_set_counts_what_mmdet_keeps(tmp_path, seed):
+    """Boxes around every border of the rule: sizes about 1, edges about 0 and the image's own."""
+    draw = random.Random(seed)
+    sizes = {i: (draw.randint(28, 80), draw.randint(28, 60)) for i in range(1, 41)}
+    rows = []
+    for number in range(1, 601):
+        across, down = sizes[number % 40 + 1]
+        left = draw.choice([0, -1, -9, across, across - 1, draw.uniform(-20, across + 5)])
+        top = draw.choice([0, -3, down, down - 0.5, draw.uniform(-20, down + 5)])
+        width, height = (
+            draw.choice([1, 9, 30, -start, draw.uniform(-1, 40), draw.uniform(0.9, 1.1)])
+            for start in (left, top)
+        )
+        row = dict(id=number, image_id=number % 40 + 1, category_id=draw.choice(list(CATEGORIES)))
+        row |= dict(bbox=[left, top, width, height], area=draw.choice([0, -4, *[50] * 20]))
+        row |= draw.choice(
+            [{}, {}, {"iscrowd": 0}, {"iscrowd": 1}, {"ignore": draw.random() < 0.5}]
+        )
+        rows.append(row)
+        rows.append(row | dict(id=1000 + number, bbox=[3, 4, 9, 8], area=72))  # most are good
+    for row in rows:
+        if row["image_id"] > 33:  # images that have only crowds, or only boxes without width
+            row |= {"iscrowd": 1} if row["image_id"] % 2 else {"bbox": [3, 4, 0.5, 8]}
+    (tmp_path / "x").mkdir()
+    for i in sizes:
+        (tmp_path / "x" / f"{i}.png").touch()
+    content = dict(
+        images=[dict(id=i, file_name=f"{i}.png", width=w, height=h) for i, (w, h) in sizes.items()],
+        annotations=rows,
+        categories=[dict(id=i, name=name) for i, name in CATEGORIES.items()],
+    )
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    names = ("emu", "cat")
+
+    kept = instances(
+        path,
+        metainfo=dict(classes=names),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+    )
+    found = [image["instances"] for image in kept]
+    objects = [row["bbox_label"] for image in found for row in image if not row["ignore_flag"]]
+    summary = coco_layout.check(path, tmp_path / "x", classes=names, subset=True, min_side=32)
+    assert summary.objects == {name: objects.count(label) for label, name in enumerate(names)}
+    assert summary.crowds == sum(map(len, found)) - len(objects)
+    assert summary.kept_images == sum(any(not r["ignore_flag"] for r in rows) for rows in found)
+    assert 0 < summary.kept_images < len(kept) < summary.images
+    assert all(summary.dropped.values())

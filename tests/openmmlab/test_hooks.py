@@ -82,10 +82,10 @@ def test_an_evaluation_has_about_five_lines(split, batches, lines):
     assert all(kind == split for kind, _ in said)
 
 
-def runner_at(iteration, model=None):
+def runner_at(iteration, model=None, max_iters=1000):
     model = model or nn.Linear(2, 3)
     optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0125))
-    return SimpleNamespace(iter=iteration, model=model, optim_wrapper=optim)
+    return SimpleNamespace(iter=iteration, max_iters=max_iters, model=model, optim_wrapper=optim)
 
 
 def test_a_broken_loss_names_its_terms():
@@ -119,6 +119,20 @@ def test_losses_are_looked_at_every_tenth_iteration():
     FiniteLoss().after_train_iter(runner_at(9), 9, outputs={"loss": torch.tensor(3.0)})
     with pytest.raises(InputError, match="at iteration 3 "):
         FiniteLoss(interval=3).after_train_iter(runner_at(2), 2, outputs=broken)
+
+
+def test_the_last_loss_is_looked_at_whatever_the_interval():
+    broken = {"loss": torch.tensor(float("nan"))}
+    with pytest.raises(InputError, match="at iteration 5 "):
+        FiniteLoss().after_train_iter(runner_at(4, max_iters=5), 4, outputs=broken)
+
+
+def test_broken_weights_are_not_saved():
+    model = nn.Linear(2, 3)
+    FiniteLoss().before_save_checkpoint(runner_at(4, model), {})
+    model.bias.data[1] = float("inf")
+    with pytest.raises(InputError, match=r"first bias; the checkpoint was not written"):
+        FiniteLoss().before_save_checkpoint(runner_at(4, model), {})
 
 
 def test_host_memory_is_the_peak_in_mib():
