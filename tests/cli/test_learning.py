@@ -49,10 +49,12 @@ def test_two_photographs_are_learnt(tmp_path):
     )
     common = ["--data-root", str(tmp_path / "set"), "--image-scale", "416,320"]
     work = tmp_path / "work"
-    arguments = [str(config), *common, "--work-dir", str(work), "--max-iters", "500", "--no-val"]
-    assert train.main(arguments) == 0
-    weights = str(work / "iter_500.pth")
+    arguments = [str(config), *common, "--work-dir", str(work), "--max-iters", "700", "--no-val"]
+    flip = "train_dataloader.dataset.pipeline.3.prob=0.0"
+    assert train.main([*arguments, "--cfg-options", flip]) == 0
+    weights = str(work / "iter_700.pth")
     assert test.main([str(config), weights, *common, "--work-dir", str(tmp_path / "test")]) == 0
     numbers = json.loads((tmp_path / "test/metrics.json").read_text())["metrics"]
+    print({name: numbers[name] for name in ("bbox_AP", "segm_AP")})
     assert numbers["bbox_AP"] > 0.9, numbers
     assert numbers["segm_AP"] > 0.9, numbers
