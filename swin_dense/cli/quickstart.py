@@ -15,8 +15,9 @@ from swin_dense.datasets import shapes
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 OUT = Path("work_dirs/quickstart")
+SHAPES = ("--data", "shapes")
 # name -> iterations, learning rate of the fine-tuning
-MODELS = {"mask_rcnn_swin_nano": (60, 2e-4), "upernet_swin_nano": (80, 2e-4)}
+MODELS = {"mask_rcnn_swin_nano": (120, 2e-4), "upernet_swin_nano": (240, 3e-4)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,15 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, work = CHECKOUT / f"configs/{name}.py", OUT / name
         start = CHECKOUT / f"demo/weights/{name}.safetensors"
         weights = work / f"iter_{iterations}.pth"
-        for step in (
-            f"tools/train.py {config} --data shapes --load-from {start} --max-iters {iterations} "
-            f"--no-val --work-dir {work} --cfg-options optim_wrapper.optimizer.lr={rate}",
-            f"tools/test.py {config} {weights} --data shapes --work-dir {work}/test",
-            f"demo/image_demo.py {few} {config} {weights} --out-dir {work}/drawn",
+        rule = f"optim_wrapper.optimizer.lr={rate}"
+        length = ["--max-iters", iterations, "--no-val", "--cfg-options", rule]
+        for tool, *options in (
+            ["tools/train.py", config, "--load-from", start, *SHAPES, "--work-dir", work, *length],
+            ["tools/test.py", config, weights, *SHAPES, "--work-dir", work / "test"],
+            ["demo/image_demo.py", few, config, weights, "--out-dir", work / "drawn"],
         ):
-            print(f"\n$ python {step}", flush=True)
-            script, *arguments = shlex.split(step)
-            status = subprocess.run([sys.executable, CHECKOUT / script, *arguments]).returncode
+            words = [str(option) for option in options]
+            print(f"\n$ python {shlex.join([tool, *words])}", flush=True)
+            status = subprocess.run([sys.executable, CHECKOUT / tool, *words]).returncode
             if status:
                 return status
         numbers = json.loads((work / "test/metrics.json").read_text())["metrics"]
