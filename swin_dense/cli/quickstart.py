@@ -39,12 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         weights = work / f"iter_{iterations}.pth"
         rule = f"optim_wrapper.optimizer.lr={rate}"
         length = ["--max-iters", iterations, "--no-val", "--cfg-options", rule]
-        for tool, *options in (
+        steps: list[list[object]] = [
             ["tools/train.py", config, "--load-from", start, *SHAPES, "--work-dir", work, *length],
             ["tools/test.py", config, weights, *SHAPES, "--work-dir", work / "test"],
             ["demo/image_demo.py", few, config, weights, "--out-dir", work / "drawn"],
-        ):
-            words = [str(option) for option in options]
+        ]
+        for step in steps:
+            tool, *words = map(str, step)
             print(f"\n$ python {shlex.join([tool, *words])}", flush=True)
             status = subprocess.run([sys.executable, CHECKOUT / tool, *words]).returncode
             if status:
