@@ -8,7 +8,7 @@ _crop = (160, 160)
 _train_pipeline = [
     dict(type="swin_dense.LoadImage"),
     dict(type="swin_dense.LoadLabelMap"),
-    dict(type="RandomResize", scale=(208, 160), ratio_range=(0.8, 1.5), keep_ratio=True),
+    dict(type="RandomResize", scale=(208, 160), ratio_range=(0.9, 1.2), keep_ratio=True),
     dict(type="RandomCrop", crop_size=_crop, cat_max_ratio=0.9),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
