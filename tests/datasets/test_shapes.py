@@ -202,7 +202,7 @@ def test_parameters_that_make_no_set(tmp_path, arguments, message):
 
 
 def test_colour_is_a_hint_not_the_answer():
-    """About nine of ten objects have the hue of their class, within a sixth of the circle."""
+    """About nineteen of twenty objects have the hue of their class: a sixth of the circle."""
     usual = total = 0
     for index in range(60):
         picture, owner, kinds = shapes.draw(0, "train", index, (160, 208))
@@ -215,4 +215,4 @@ def test_colour_is_a_hint_not_the_answer():
             usual += away < 0.5 / len(shapes.CLASSES)
             total += 1
     assert total > 150
-    assert 0.8 < usual / total < 0.97
+    assert 0.87 < usual / total < 0.99
