@@ -18,10 +18,10 @@ STAMP = VENV / "requirements.sha256"
 PIP_INSTALL = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
 SUPPORTED = ((3, 10), (3, 13))
 # Asked for by the onedl packages and left out on purpose, see requirements.txt.
-LEFT_OUT = ("opencv-python", "imagecorruptions-imaug", "imaug")
+LEFT_OUT = ("opencv-python", "imagecorruptions-imaug")
 REPORT = """
+import swin_dense.openmmlab  # all that the commands import
 import cv2, mmcv, mmdet, mmengine, mmseg, numpy, torch
-import swin_dense
 from swin_dense.ops import extension
 print(f"swin_dense {swin_dense.__version__}, torch {torch.__version__}, numpy {numpy.__version__},"
       f" opencv {cv2.__version__}, mmengine {mmengine.__version__}, mmcv {mmcv.__version__},"
