@@ -35,13 +35,15 @@ class NamedCOCO(COCO):
 
     pycocotools returns ids in file order whatever the order of the names, so that a config with
     another order trains and draws the wrong names. Annotations are numbered anew: its evaluation
-    takes number 0 for "no match", and stumbles over text and over a missing iscrowd.
+    takes number 0 for "no match", and stumbles over text, a missing iscrowd or a missing info.
     """
 
     def createIndex(self) -> None:
         for number, row in enumerate(self.dataset.get("annotations", []), start=1):
             row["id"] = number
             row.setdefault("iscrowd", 0)
+        if self.dataset:
+            self.dataset.setdefault("info", {})
         super().createIndex()
 
     def get_cat_ids(
