@@ -89,7 +89,7 @@ def test_only_the_first_process_speaks(run):
     _, status, printed, _ = run
     assert status == 0, printed[-3000:]
     lines = printed.splitlines()
-    for start in ("data: ", "train: ", "val: ", "backbone: random", "checkpoints, log and"):
+    for start in ("data: ", "train: ", "backbone: random", "checkpoints, log and"):
         assert sum(line.startswith(start) for line in lines) == 1, (start, printed)
     for iteration in (1, 2, 3):
         assert sum(f"{iteration}/3]" in line for line in lines) == 1, printed

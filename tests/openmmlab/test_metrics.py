@@ -88,6 +88,7 @@ def predictions(path, names):
 
 def by_pycocotools(path, rows, kind):
     truth = COCO(str(path))
+    truth.dataset.setdefault("info", {})  # some of its versions ask for it
     found = []
     for image, category, box, score, mask in rows:
         row = dict(image_id=image, category_id=category, score=score)
