@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 OUT = Path("work_dirs/quickstart")
 SHAPES = ("--data", "shapes")
 # name -> iterations, learning rate of the fine-tuning
-MODELS = {"mask_rcnn_swin_nano": (120, 2e-4), "upernet_swin_nano": (240, 3e-4)}
+MODELS = {"mask_rcnn_swin_nano": (120, 1e-4), "upernet_swin_nano": (240, 3e-4)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
