@@ -23,4 +23,5 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
 warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
 
 # What registers itself, or takes the place of something in mmengine, does so now.
-from swin_dense.openmmlab import amp, datasets, hooks, metrics, runner, transforms, weights  # noqa: E402, F401
+for module in ("amp", "datasets", "hooks", "metrics", "runner", "transforms", "weights"):
+    importlib.import_module(f"{__name__}.{module}")
