@@ -84,8 +84,11 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     Args:
         pretrained: weights for the backbone alone; replaces the config's init_cfg.
     """
-    backbone = config.model.backbone
-    start = backbone.pop("init_cfg", None) or {}
+    start = config.model.backbone.get("init_cfg") or {}
+    if isinstance(start, dict) and start.get("type") == "Pretrained":
+        config.model.backbone.pop("init_cfg")  # loaded by us, which says what was loaded
+    else:
+        start = {}
     hooks = list(config.get("custom_hooks") or [])
     there = {hook["type"] for hook in hooks}  # a config written by a run has them already
     config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]

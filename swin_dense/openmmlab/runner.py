@@ -94,7 +94,7 @@ class DenseRunner(Runner):
     def _init_model_weights(self) -> None:
         """Random weights, then the pretrained backbone over them."""
         super()._init_model_weights()
-        if self.cfg.get("pretrained"):
+        if self.cfg.get("pretrained") and not self._resume:  # else the checkpoint holds them
             weights.load_pretrained(bare(self.model).backbone, self.cfg.pretrained)
 
     def _require_same_run(self, checkpoint: dict, path: str) -> None:
