@@ -40,6 +40,12 @@ NVCC_FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-DUSE_CUDA"]
 NVCC_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # of those, what nvcc knows; the last one as PTX too
 
+# The sources in csrc/cpu/levels are compiled once for each of these, with its instructions allowed.
+LEVELS = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    LEVELS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
+    LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+
 # A comparison of overlaps has to come out as in plain torch, which rounds after every operation.
 ROUNDED = ("nms", "soft_nms")
 
@@ -188,12 +194,19 @@ class BuildKernels(build_ext):
     ) -> Path:
         folder = SOURCES / name.strip("_")
         sources = sorted(folder.glob(f"*{LIBRARIES[name]}"))
-        headers = sorted(path for path in folder.iterdir() if path not in sources)
+        wanted = [(path.name, path, [rounded] if path.stem in ROUNDED else []) for path in sources]
+        for path in sorted((folder / "levels").glob(f"*{LIBRARIES[name]}")):
+            for level, flags in LEVELS.items():
+                wanted.append(
+                    (f"{level}.{path.name}", path, [*flags, f"-DSWIN_DENSE_LEVEL={level}"])
+                )
+        paths = {path for _, path, _ in wanted}
+        headers = sorted(p for p in folder.rglob("*") if p.is_file() and p not in paths)
         jobs = []
-        for source in sources:
-            command = [*compiler, *([rounded] if source.stem in ROUNDED else [])]
+        for label, source, flags in wanted:
+            command = [*compiler, *flags]
             mark = fingerprint(version, command, source, *headers)
-            target = self.objects / f"{source.name}.o"
+            target = self.objects / f"{label}.o"
             jobs.append((target, mark, [*command, "-c", str(source), "-o", str(target)]))
         library = self.objects / f"{name}.so"
         order = [*link, "-o", str(library), *(str(target) for target, _, _ in jobs)]

@@ -1,19 +1,154 @@
 """Attention inside the windows of a token map, shifted or not, for maps of any size.
 
 Letters: B images, H W tokens in a column and a row, N heads, D channels of a head, L tokens of a
-window, I J windows in a column and a row.
+window.
 
-The map is first extended at the bottom and the right to whole windows, then turned by `shift`
-tokens towards the top left, then cut. Here that is one table of addresses, kept for the last few
-map sizes: every token is copied once into its place in its window and once back out.
+There are several ways to compute it, the back ends. Each says in words why it cannot take a call;
+the first that can is used, and what it means is reference.window_attention.
 """
 
-from functools import lru_cache
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from swin_dense.ops import extension, reference, window_gather
+
+_ARGUMENTS = (
+    "Tensor qkv, Tensor bias, Tensor pad_qkv, Tensor scale, int window, int shift, bool cosine"
+)
+torch.library.define("swin_dense::window_attention", f"({_ARGUMENTS}) -> Tensor")
+torch.library.define(
+    "swin_dense::window_attention_backward",
+    f"(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+torch.library.impl(
+    "swin_dense::window_attention", "CompositeExplicitAutograd", reference.window_attention
+)
+torch.library.impl(
+    "swin_dense::window_attention_backward",
+    "CompositeExplicitAutograd",
+    reference.window_attention_backward,
+)
+
+
+@torch.library.register_fake("swin_dense::window_attention")
+def _fake(
+    qkv: Tensor, bias: Tensor, pad_qkv: Tensor, scale: Tensor, window: int, shift: int, cosine: bool
+) -> Tensor:
+    return qkv.new_empty(*qkv.shape[:3], qkv.shape[4] * qkv.shape[5])
+
+
+@torch.library.register_fake("swin_dense::window_attention_backward")
+def _fake_backward(
+    grad: Tensor,
+    qkv: Tensor,
+    bias: Tensor,
+    pad_qkv: Tensor,
+    scale: Tensor,
+    window: int,
+    shift: int,
+    cosine: bool,
+) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in (qkv, bias, pad_qkv, scale))
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    *tensors, ctx.window, ctx.shift, ctx.cosine = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple:
+    back = torch.ops.swin_dense.window_attention_backward(
+        grad, *ctx.saved_tensors, ctx.window, ctx.shift, ctx.cosine
+    )
+    return *back, None, None, None
+
+
+torch.library.register_autograd(
+    "swin_dense::window_attention", _backward, setup_context=_setup_context
+)
+
+
+@dataclass(frozen=True)
+class BackEnd:
+    """One way to compute window attention.
+
+    Attributes:
+        name: what to ask for it by.
+        why_not: (qkv, window) -> the reason why it cannot take this call, or None.
+        run: (qkv, bias, pad_qkv, scale, window, shift, cosine) -> out.
+    """
+
+    name: str
+    why_not: Callable[[Tensor, int], str | None]
+    run: Callable[..., Tensor]
+
+
+_KERNEL_DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
+
+
+def _why_no_kernel(qkv: Tensor, window: int) -> str | None:
+    device, head_dim = qkv.device.type, qkv.shape[5]
+    if device not in extension.loaded():
+        return extension.MISSING or f"no kernels for {device} are built"
+    if qkv.dtype not in _KERNEL_DTYPES[device]:
+        names = " and ".join(str(dtype) for dtype in _KERNEL_DTYPES[device])
+        return f"the {device} kernel computes in {names}, not in {qkv.dtype}"
+    if head_dim > 64:
+        return f"the kernels hold heads of at most 64 channels, these have {head_dim}"
+    if window > 32:
+        return f"the kernels hold windows of at most 32x32 tokens, not {window}x{window}"
+    return None
+
+
+def _why_no_flex(qkv: Tensor, window: int) -> str | None:
+    head_dim = qkv.shape[5]
+    if qkv.device.type != "cuda":
+        return f"FlexAttention is fast and has gradients on cuda only, this is on {qkv.device}"
+    if qkv.dtype == torch.float64:
+        return "FlexAttention does not compute in torch.float64"
+    if head_dim < 16 or head_dim & (head_dim - 1):
+        return f"FlexAttention needs heads of 16, 32 or 64 channels, these have {head_dim}"
+    return None
+
+
+def _why_no_sdpa(qkv: Tensor, window: int) -> str | None:
+    return None
+
+
+# In the order of preference. FlexAttention comes after SDPA because it compiles on first use.
+BACK_ENDS = (
+    BackEnd("kernel", _why_no_kernel, torch.ops.swin_dense.window_attention),
+    BackEnd("sdpa", _why_no_sdpa, window_gather.by_sdpa),
+    BackEnd("flex", _why_no_flex, window_gather.by_flex),
+    BackEnd("plain", lambda qkv, window: None, reference.window_attention),
+)
+
+
+def choose(qkv: Tensor, window: int, name: str | None = None) -> BackEnd:
+    """The back end of that name, or the first of BACK_ENDS that can take the call."""
+    if name is None:
+        return next(b for b in BACK_ENDS if b.why_not(qkv, window) is None)
+    by_name = {b.name: b for b in BACK_ENDS}
+    if name not in by_name:
+        raise ValueError(
+            f"window_attention: a back end is one of {', '.join(by_name)}; got {name!r}. "
+            "Leave it out to have one chosen."
+        )
+    reason = by_name[name].why_not(qkv, window)
+    if reason is not None:
+        raise ValueError(
+            f"window_attention: the back end {name!r} cannot take this call: {reason}. "
+            "Leave it out to have one chosen that can."
+        )
+    return by_name[name]
 
 
 def window_attention(
@@ -22,11 +157,18 @@ def window_attention(
     pad_qkv: Tensor,
     window: int,
     shift: int,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
+    cosine: bool = False,
+    back_end: str | None = None,
 ) -> Tensor:
     """Let the tokens of each window look at one another.
 
-    (B, H, W, 3, N, D) -> (B, H, W, N * D), dtype of `qkv`.
+    (B, H, W, 3, N, D) -> (B, H, W, N * D), dtype of `qkv`. Logits, softmax and sums are kept in
+    float32 at least. Autocast changes nothing here: the projection has already chosen the dtype of
+    `qkv`, and the bias of the logits is not rounded to it.
+
+    Swin V1 is softmax(scale q k + bias) v (arXiv 2103.14030, eq. 4); V2 is the same of q and k
+    of length 1 (arXiv 2111.09883, eq. 2). Gradients reach all four tensors.
 
     Args:
         qkv: the map as the projection leaves it: not extended, not turned, not cut, not scaled.
@@ -36,91 +178,29 @@ def window_attention(
         window: side of a window, in tokens.
         shift: how far the windows are moved to the bottom right, in tokens. Those that then
             reach around the border see only tokens from their own side of it.
-        scale: factor on q; None for D ** -0.5.
+        scale: factor on the products of q and k, one for all heads or (N,); None for D ** -0.5.
+        cosine: divide each q and k by its length first; `scale` has to be given then.
+        back_end: the name of one of BACK_ENDS; None for the first that can take the call.
     """
-    _check(qkv, bias, pad_qkv, window, shift)
-    batch, height, width, _, heads, head_dim = qkv.shape
-    if batch == 0:
-        return qkv[:, :, :, 2].flatten(-2)  # as empty as the answer, and differentiable
-
-    # A tensor that only stands for one (tracing, fake mode) must not be kept for the next call.
-    traced = torch.compiler.is_compiling() or type(qkv) is not Tensor
-    lookup = _addresses.__wrapped__ if traced else _addresses
-    into, back, rows, columns = lookup(height, width, heads, window, shift, qkv.device)
-
-    # Copy every token to its place in its window; slot H * W holds the one from outside the map.
-    tokens = qkv.flatten(1, 2)
-    if len(rows) * len(columns) * window * window != height * width:
-        outside = pad_qkv.to(qkv.dtype).expand(batch, 1, *pad_qkv.shape)
-        tokens = torch.cat([tokens, outside], dim=1)
-    vectors = tokens.reshape(batch, -1, head_dim).index_select(1, into)
-    q, k, v = vectors.view(batch, 3, -1, heads, window * window, head_dim).transpose(0, 1)
-
-    # Attend. The two regions tables are added together here because each of them is tiny.
-    logits_bias = bias.to(qkv.dtype)[None]  # (1, N, L, L)
-    if shift:
-        regions = (logits_bias + rows.to(qkv.dtype)[:, None]) + columns.to(qkv.dtype)
-        logits_bias = regions.expand(batch, *regions.shape).flatten(0, 2)  # (B * I * J, N, L, L)
-    out = F.scaled_dot_product_attention(
-        q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn_mask=logits_bias, scale=scale
-    )
-
-    # Copy back those that lie on the map.
-    out = out.transpose(1, 2).reshape(batch, -1, heads * head_dim)
-    return out.index_select(1, back).view(batch, height, width, heads * head_dim)
+    _check(qkv, bias, pad_qkv, window, shift, scale, cosine)
+    run = choose(qkv, window, back_end).run
+    dtype = reference.sum_dtype(qkv.dtype)
+    if not isinstance(scale, Tensor):
+        value = qkv.shape[5] ** -0.5 if scale is None else scale
+        scale = torch.full((qkv.shape[4],), value, dtype=dtype, device=qkv.device)
+    rest = (bias.to(dtype), pad_qkv.to(qkv.dtype), scale.to(dtype))
+    return run(qkv, *rest, window, shift, cosine)
 
 
-class _Addresses(NamedTuple):
-    """Where tokens go for one size of map."""
-
-    into: Tensor  # (3 * I * J * N * L,): which vector of D numbers of the map stands there
-    back: Tensor  # (H * W,): which window token belongs there
-    rows: Tensor  # (I, 1, L, L): 0, or -inf between tokens from two sides of the border
-    columns: Tensor  # (J, 1, L, L): the same for the left and right border
-
-
-# Four sizes of image fill 32 entries for a backbone of four stages, shifted and not. The largest,
-# the first stage of an 800x1216 image, is 3.2 MB.
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # else an evaluation first would make tables no training can use
-def _addresses(
-    height: int, width: int, heads: int, window: int, shift: int, device: torch.device
-) -> _Addresses:
-    def steps(end: int) -> Tensor:
-        return torch.arange(end, device=device)
-
-    across, down = -(-width // window), -(-height // window)
-    length = window * window
-
-    # Which token of the map stands at each position of the turned map: H * W means none.
-    row = (steps(down * window) + shift) % (down * window)
-    column = (steps(across * window) + shift) % (across * window)
-    inside = (row[:, None] < height) & (column < width)
-    token = (row[:, None] * width + column).masked_fill(~inside, height * width)
-    token = token.view(down, window, across, window).transpose(1, 2)
-    token = token.reshape(1, -1, 1, length)
-    part, head = steps(3).view(3, 1, 1, 1), steps(heads).view(1, 1, heads, 1)
-    into = (token * 3 + part) * heads + head
-
-    # The same read the other way. The sum never goes below 0, for torch.compile.
-    row = (steps(height) + down * window - shift) % (down * window)
-    column = (steps(width) + across * window - shift) % (across * window)
-    box = (row // window)[:, None] * across + column // window
-    back = box * length + (row % window)[:, None] * window + column % window
-
-    # Only the last window of a line holds tokens from two sides of the border.
-    wrapped = (steps(window) + shift) // window  # 0 on the near side, 1 beyond the border
-    rows = torch.zeros(down, 1, length, length, device=device)
-    columns = torch.zeros(across, 1, length, length, device=device)
-    for table, side in (
-        (rows, wrapped.repeat_interleave(window)),
-        (columns, wrapped.repeat(window)),
-    ):
-        table[-1].masked_fill_(side[:, None] != side, float("-inf"))
-    return _Addresses(into.flatten().int(), back.flatten().int(), rows, columns)
-
-
-def _check(qkv: Tensor, bias: Tensor, pad_qkv: Tensor, window: int, shift: int) -> None:
+def _check(
+    qkv: Tensor,
+    bias: Tensor,
+    pad_qkv: Tensor,
+    window: int,
+    shift: int,
+    scale: float | Tensor | None,
+    cosine: bool,
+) -> None:
     if qkv.dim() != 6 or qkv.shape[3] != 3 or 0 in qkv.shape[1:]:
         raise ValueError(
             "window_attention: qkv is a map (B, H, W, 3, heads, head_dim) with nothing empty but "
@@ -146,3 +226,29 @@ def _check(qkv: Tensor, bias: Tensor, pad_qkv: Tensor, window: int, shift: int) 
             f"{tuple(qkv.shape)} needs {(3, heads, head_dim)}. Pass the bias of the projection, "
             "or zeros if it has none."
         )
+    tensors = {"qkv": qkv, "bias": bias, "pad_qkv": pad_qkv}
+    if isinstance(scale, Tensor):
+        tensors["scale"] = scale
+        if scale.shape != (heads,):
+            raise ValueError(
+                f"window_attention: scale is one number or one for each head, shape {(heads,)}; "
+                f"it has shape {tuple(scale.shape)}. Flatten it."
+            )
+    elif scale is None and cosine:
+        raise ValueError(
+            "window_attention: cosine attention has no usual scale, and scale is None. Pass one "
+            f"for each head, shape {(heads,)}, or a number; Swin V2 learns it and starts at 10."
+        )
+    elif scale is not None and not math.isfinite(scale):
+        raise ValueError(f"window_attention: scale is finite; got {scale}. Pass head_dim ** -0.5.")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(
+                f"window_attention: {name} holds floating-point numbers; it has {tensor.dtype}. "
+                "Convert it with .float()."
+            )
+        if tensor.device != qkv.device:
+            raise ValueError(
+                f"window_attention: all tensors are on one device; qkv is on {qkv.device}, {name} "
+                f"on {tensor.device}. Move them to one."
+            )
