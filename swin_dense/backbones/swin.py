@@ -14,6 +14,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swin_dense.backbones import residual
+from swin_dense.backbones.residual import DropPath, Mlp
 from swin_dense.errors import InputError
 from swin_dense.ops.window_attention import window_attention
 from swin_dense.registry import MODELS
@@ -34,26 +36,9 @@ def preset(name: str) -> dict[str, Any]:
     return dict(PRESETS[name])
 
 
-class DropPath(nn.Module):
-    """Drop a residual branch for whole images while training, and scale up the ones kept."""
-
-    def __init__(self, rate: float) -> None:
-        """
-        Args:
-            rate: share of the images that lose the branch, 0 to below 1.
-        """
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B, ...)."""
-        if not self.training or self.rate == 0:
-            return x
-        kept = x.new_empty(len(x), *[1] * (x.dim() - 1)).bernoulli_(1 - self.rate)
-        return x * (kept / (1 - self.rate))
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate:.3f}"
+def lacking(size: int, multiple: int) -> int:
+    """What a size lacks to a multiple; in this form their sum stays simple when it is symbolic."""
+    return (size + multiple - 1) // multiple * multiple - size
 
 
 class PatchEmbed(nn.Module):
@@ -68,8 +53,9 @@ class PatchEmbed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, height, width) -> (B, H, W, C), patches at the border filled with 0."""
         height, width = image.shape[-2:]
-        below, right = -height % self.patch_size, -width % self.patch_size
-        if below or right:
+        below, right = lacking(height, self.patch_size), lacking(width, self.patch_size)
+        # A traced program serves many sizes: it may not ask about this one.
+        if torch.compiler.is_compiling() or below or right:
             image = F.pad(image, (0, right, 0, below))
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
@@ -85,11 +71,12 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 * C)."""
         height, width = x.shape[1:3]
-        if height % 2 or width % 2:
-            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        below, right = lacking(height, 2), lacking(width, 2)
+        if torch.compiler.is_compiling() or below or right:
+            x = F.pad(x, (0, 0, 0, right, 0, below))
         # The order the weights expect: down the left column of the four, then down the right one.
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
-        return self.reduction(self.norm(x))
+        return residual.norm_linear(x, self.norm, self.reduction)
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -128,14 +115,15 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
+    def forward(self, x: Tensor, norm: nn.Module, factor: Tensor | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C): x and what it finds in its normed self, times `factor`."""
         parts = (3, self.heads, x.shape[-1] // self.heads)
-        qkv = self.qkv(x).unflatten(-1, parts)
+        qkv = residual.norm_linear(x, norm, self.qkv).unflatten(-1, parts)
         # Tokens outside the map are zeros, so all the projection leaves of them is its bias.
         pad_qkv = qkv.new_zeros(parts) if self.qkv.bias is None else self.qkv.bias.view(parts)
         bias = self.position_bias()
-        return self.proj(window_attention(qkv, bias, pad_qkv, self.window, self.shift, self.scale))
+        out = window_attention(qkv, bias, pad_qkv, self.window, self.shift, self.scale)
+        return residual.add_linear(x, out, self.proj, factor)
 
     def position_bias(self) -> Tensor:
         """The table spread over all pairs of tokens of a window: (heads, L, L)."""
@@ -147,20 +135,6 @@ class WindowAttention(nn.Module):
         # The authors' files carry this index; it follows from the window, so ours stays.
         state_dict.pop(prefix + "relative_position_index", None)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-class Mlp(nn.Module):
-    """Two linear maps with a GELU between, for each token by itself."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        return self.fc2(self.act(self.fc1(x)))
 
 
 class SwinBlock(nn.Module):
@@ -186,8 +160,8 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = self.attn(x, self.norm1, self.drop_path.draw(x))
+        return residual.add_mlp(x, self.norm2, self.mlp, self.drop_path.draw(x))
 
 
 class Stage(nn.Module):

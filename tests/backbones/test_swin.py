@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 import swin_dense.openmmlab  # noqa: F401  so that mmdet imports without compiled ops
 from swin_dense.backbones import Swin
-from swin_dense.backbones.swin import PRESETS, DropPath, preset
+from swin_dense.backbones.residual import DropPath
+from swin_dense.backbones.swin import PRESETS, preset
+from swin_dense.ops import extension
 
 SHARED = Path(os.environ.get("SWIN_DENSE_SHARED", Path(__file__).parents[2].parent / "shared"))
 GOLDEN = SHARED / "golden" / "v1_odd.safetensors"
@@ -409,3 +411,37 @@ def test_errors_say_what_to_do(call: Callable[[], object], text: str) -> None:
 def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="embed_dims"):
         Swin(embed_dims=96)
+
+
+# --- Compilers -----------------------------------------------------------------------------------
+
+
+def test_compiles_as_one_graph() -> None:
+    model = small(depths=(2, 2), num_heads=(1, 2), out_indices=(0, 1)).eval()
+    image = torch.randn(2, 3, 37, 50)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    want, got = gradients(model, image), gradients(compiled, image)
+    for mine, yours in zip(compiled(image), model(image), strict=True):
+        torch.testing.assert_close(mine, yours, atol=1e-5, rtol=1e-5)
+    prefix = "_orig_mod."
+    assert_gradients_close({n.removeprefix(prefix): g for n, g in got.items()}, want, rel=1e-4)
+
+
+def test_exports_for_every_size() -> None:
+    """One program for all sizes of at least two tokens in the last stage; nothing in it rolls,
+    cuts, pads or masks a map of tokens."""
+    model = small().eval()
+    sizes = {2: torch.export.Dim("height", min=33), 3: torch.export.Dim("width", min=33)}
+    program = torch.export.export(
+        model, (torch.randn(2, 3, 65, 94),), dynamic_shapes={"image": sizes}
+    )
+    for size in ((80, 130), (64, 64), (33, 257)):
+        image = torch.randn(2, 3, *size)
+        for mine, yours in zip(program.module()(image), model(image), strict=True):
+            torch.testing.assert_close(mine, yours, atol=1e-5, rtol=1e-5)
+    calls = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
+    blocks = sum(SMALL["depths"])
+    if extension.MISSING is None:
+        assert calls.count("swin_dense.window_attention.default") == blocks
+        assert not [c for c in calls if any(word in c for word in ("roll", "masked", "softmax"))]
+        assert sum("pad" in c for c in calls) == 1 + 3  # image, and before each merging
