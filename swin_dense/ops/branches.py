@@ -103,7 +103,7 @@ class _Run(NamedTuple):
 
     products: torch.dtype
     kernels: bool  # ours take the rows, and add what the products leave out: their bias
-    keep: bool  # there may be a backward pass
+    grad: bool  # whether autograd records
     rows: int  # treated at a time
 
     @classmethod
@@ -122,7 +122,7 @@ class _Run(NamedTuple):
         return torch.ops.swin_dense if self.kernels else reference
 
     def pieces(self, x: Tensor) -> Iterator[slice]:
-        for first in range(0, len(x), self.rows):
+        for first in range(0, max(len(x), 1), self.rows):  # of no rows, one empty piece
             yield slice(first, min(first + self.rows, len(x)))
 
     def cast(self, *tensors: Tensor | None) -> list[Any]:
@@ -173,6 +173,7 @@ class _NormLinear(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, eps: float,
         weight: Tensor, bias: Tensor | None, run: _Run,
     ) -> Tensor:  # fmt: skip
+        keep = run.grad and any(ctx.needs_input_grad)
         with torch.autocast(x.device.type, enabled=False):
             w, b = run.cast(weight, bias)
             norm = (_wide(scale), _wide(offset), eps)
@@ -182,7 +183,7 @@ class _NormLinear(torch.autograd.Function):
                 n = normed[: some.stop - some.start]
                 run.ops.norm_rows(x[some], *norm, n)
                 _product(n, w, b, out[some])
-        if run.keep:
+        if keep:
             ctx.save_for_backward(x, w, *norm[:2])
             ctx.rest = eps, run, bias is not None
         return out
@@ -213,6 +214,7 @@ class _AddLinear(torch.autograd.Function):
         ctx: Any, to: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None,
         factor: Tensor | None, run: _Run,
     ) -> Tensor:  # fmt: skip
+        keep = run.grad and any(ctx.needs_input_grad)
         with torch.autocast(x.device.type, enabled=False):
             (w, x), (first, then) = run.cast(weight, x), run.split(bias)
             out = torch.empty_like(to)
@@ -220,7 +222,7 @@ class _AddLinear(torch.autograd.Function):
             for some in run.pieces(x):
                 y = _product(x[some], w, first, product[: some.stop - some.start])
                 run.ops.add_rows(to[some], y, then, _some(factor, some), out[some])
-        if run.keep:
+        if keep:
             ctx.save_for_backward(x, w, factor)
             ctx.rest = run, bias is not None
         return out
@@ -248,13 +250,14 @@ class _AddMlp(torch.autograd.Function):
         bias1: Tensor | None, weight2: Tensor, bias2: Tensor | None, factor: Tensor | None,
         run: _Run,
     ) -> Tensor:  # fmt: skip
+        keep = run.grad and any(ctx.needs_input_grad)
         with torch.autocast(x.device.type, enabled=False):
             w1, w2 = run.cast(weight1, weight2)
             (first1, then1), (first2, then2) = run.split(bias1), run.split(bias2)
             norm = (_wide(scale), _wide(offset), eps)
             out = torch.empty_like(x)
             normed, active = run.buffer(x, x.shape[1]), run.buffer(x, len(weight1))
-            hidden = x.new_empty(len(x), len(weight1), dtype=run.products) if run.keep else None
+            hidden = x.new_empty(len(x), len(weight1), dtype=run.products) if keep else None
             for some in run.pieces(x):
                 n, a = (buffer[: some.stop - some.start] for buffer in (normed, active))
                 run.ops.norm_rows(x[some], *norm, n)
@@ -262,7 +265,7 @@ class _AddMlp(torch.autograd.Function):
                 run.ops.gelu_rows(h, then1, a)
                 y = _product(a, w2, first2, n)
                 run.ops.add_rows(x[some], y, then2, _some(factor, some), out[some])
-        if run.keep:
+        if keep:
             ctx.save_for_backward(x, hidden, w1, w2, *norm[:2], then1, factor)
             ctx.rest = eps, run, bias1 is not None, bias2 is not None
         return out

@@ -52,7 +52,7 @@ def by_flex(
     for the windows."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, at: Addresses) -> Tensor:
-        down, across = len(at.rows), len(at.columns)
+        down, across = at.rows.shape[0], at.columns.shape[0]
 
         def add(score: Tensor, batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
             score = score + bias[head, i, j]
@@ -93,11 +93,13 @@ def _gathered(
 
     # Copy every token to its place in its window; slot H * W holds the one from outside the map.
     tokens = qkv.flatten(1, 2)
-    if len(at.rows) * len(at.columns) * window * window != height * width:
+    traced_or_ragged = torch.compiler.is_compiling() or height % window or width % window
+    if traced_or_ragged:  # a traced program serves many sizes: it may not ask about this one
         outside = pad_qkv.to(qkv.dtype).expand(batch, 1, *pad_qkv.shape)
         tokens = torch.cat([tokens, outside], dim=1)
-    vectors = tokens.reshape(batch, -1, head_dim).index_select(1, at.into)
-    vectors = vectors.view(batch, 3, -1, heads, window * window, head_dim).transpose(0, 1)
+    windows, length = at.rows.shape[0] * at.columns.shape[0], window * window
+    vectors = tokens.flatten(1, 3).index_select(1, at.into)
+    vectors = vectors.view(batch, 3, windows, heads, length, head_dim).transpose(0, 1)
     q, k, v = vectors.flatten(1, 2)  # each (B * I * J, N, L, D)
 
     with torch.autocast(qkv.device.type, enabled=False):
@@ -108,7 +110,7 @@ def _gathered(
         out = attend(q, k, v, bias, at).to(qkv.dtype)
 
     # Copy back those that lie on the map.
-    out = out.transpose(1, 2).reshape(batch, -1, heads * head_dim)
+    out = out.transpose(1, 2).reshape(batch, windows * length, heads * head_dim)
     return out.index_select(1, at.back).view(batch, height, width, heads * head_dim)
 
 
@@ -122,7 +124,7 @@ def _addresses(
     def steps(end: int) -> Tensor:
         return torch.arange(end, device=device)
 
-    across, down = -(-width // window), -(-height // window)
+    across, down = (width + window - 1) // window, (height + window - 1) // window
     length = window * window
 
     # Which token of the map stands at each position of the turned map: H * W means none.

@@ -114,3 +114,52 @@ def roi_align_backward(grad, rois, shape, scale=1.0, ratio=0, aligned=True) -> T
                 share = hat(y, h, height) * hat(x, w, width) / len(samples)
                 out[int(roi[0]), c, h, w] += share * grad[k, c, i, j].item()
     return out
+
+
+def turned(place: tuple[int, int], size: tuple[int, int], shift: int) -> tuple[int, int]:
+    return (place[0] - shift) % size[0], (place[1] - shift) % size[1]
+
+
+def share_a_window(one, other, size, window: int, shift: int) -> bool:
+    """Same window of the turned map, and not joined only by going around the border."""
+    for p, o, t, u in zip(
+        one, other, turned(one, size, shift), turned(other, size, shift), strict=True
+    ):
+        if t // window != u // window or t - u != p - o:
+            return False
+    return True
+
+
+def window_attention(qkv, bias, pad, scale, window, shift, cosine=False) -> Tensor:
+    """On the original map: who sees whom follows from places on the turned map, not from a cut."""
+    batch, height, width, _, heads, head_dim = qkv.shape
+    size = tuple(math.ceil(n / window) * window for n in (height, width))
+    rows, outside, offsets, factors = (x.tolist() for x in (qkv, pad, bias, scale))
+
+    def token(b: int, y: int, x: int) -> list:
+        return rows[b][y][x] if y < height and x < width else outside
+
+    def position(place: tuple[int, int]) -> int:
+        row, column = turned(place, size, shift)
+        return row % window * window + column % window
+
+    def product(q: list[float], k: list[float]) -> float:
+        dot = sum(a * b for a, b in zip(q, k, strict=True))
+        return dot / (math.hypot(*q) * math.hypot(*k)) if cosine else dot
+
+    out = torch.zeros(batch, height, width, heads, head_dim, dtype=torch.float64)
+    places = list(itertools.product(*map(range, size)))
+    for at in itertools.product(range(height), range(width)):
+        seen = [place for place in places if share_a_window(at, place, size, window, shift)]
+        for b, n in itertools.product(range(batch), range(heads)):
+            logits = [
+                factors[n] * product(token(b, *at)[0][n], token(b, *place)[1][n])
+                + offsets[n][position(at)][position(place)]
+                for place in seen
+            ]
+            weights = [math.exp(logit) for logit in logits]
+            values = [token(b, *place)[2][n] for place in seen]
+            for c in range(head_dim):
+                mixed = sum(w * v[c] for w, v in zip(weights, values, strict=True))
+                out[b, at[0], at[1], n, c] = mixed / sum(weights)
+    return out.flatten(3)

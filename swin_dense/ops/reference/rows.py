@@ -31,7 +31,7 @@ def gelu_rows_backward(
     x = x if bias is None else x + bias
     active.copy_(F.gelu(x))
     out.copy_(torch.ops.aten.gelu_backward(grad.to(x.dtype), x))
-    return _wide(out.sum(0, keepdim=True))
+    return out.sum(0, keepdim=True, dtype=sum_dtype(out.dtype))
 
 
 def add_rows(
@@ -43,7 +43,7 @@ def add_rows(
 
 def scale_rows(x: Tensor, factor: Tensor | None, out: Tensor) -> Tensor:
     out.copy_(x if factor is None else x * factor)
-    return _wide(out.sum(0, keepdim=True))
+    return out.sum(0, keepdim=True, dtype=sum_dtype(out.dtype))
 
 
 def _wide(x: Tensor) -> Tensor:

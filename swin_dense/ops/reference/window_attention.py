@@ -16,7 +16,8 @@ def window_attention(
         if cosine:
             q, k = (F.normalize(x, dim=-1, eps=_SMALLEST_NORM) for x in (q, k))
         weights = _weights(q, k, bias, scale, qkv.shape[1:3], window, shift)
-        return _map(weights @ v, qkv.shape[1:3], window, shift).to(qkv.dtype)
+        out = _map(weights @ v, qkv.shape[1:3], window, shift)
+        return out.to(qkv.dtype).contiguous()
 
 
 def window_attention_backward(
