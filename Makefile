@@ -28,6 +28,5 @@ lint: setup  ## style, types, and the rule which room may import which
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_house.py
 
-bench: setup  ## speed as ratios: our ops against plain torch, our backbone against mmdet's
-	@$(PY) tools/benchmark.py ops
-	@$(PY) tools/benchmark.py backbone
+bench: setup  ## speed and memory as ratios: our ops and our backbone against others'
+	@for what in ops backbone memory growth; do $(PY) tools/benchmark.py $$what || exit; done

@@ -1,14 +1,16 @@
-"""Time callables as ratios: both sides in one process, taking turns, medians of many.
+"""Measure callables as ratios: both sides in one process, taking turns, medians of many.
 
 A machine's speed changes from minute to minute; two sides that take turns see the same minutes.
 """
 
+import platform
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,14 +18,14 @@ import torch
 
 @dataclass(frozen=True)
 class Pair:
-    """Seconds of two sides, one entry for each turn."""
+    """What two sides took, one entry for each turn: seconds, or MiB."""
 
     ours: list[float]
     theirs: list[float]
 
     @property
     def ratio(self) -> float:
-        """How many times as fast we are: the median over turns of theirs / ours."""
+        """How many times as good we are: the median over turns of theirs / ours."""
         return statistics.median(t / o for o, t in zip(self.ours, self.theirs, strict=True))
 
     @property
@@ -34,6 +36,25 @@ class Pair:
             return ratios[0], ratios[0]
         quarters = statistics.quantiles(ratios, n=4, method="inclusive")
         return quarters[0], quarters[2]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a table, not measured yet.
+
+    Attributes:
+        name: what is done.
+        against: the other side.
+        measure: (seconds to spend) -> what both sides took; prepares all it needs itself.
+    """
+
+    name: str
+    against: str
+    measure: Callable[[float], Pair]
+
+
+class LeftOutError(Exception):
+    """A case that this machine cannot measure; the text says in one line what is missing."""
 
 
 def pair(
@@ -64,8 +85,28 @@ def peak_memory() -> float:
     """MiB: of the GPU since its counter was reset, else of the process since it started."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    # Linux hands getrusage's peak on from the process that started this one, but not this:
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures of a run hold for."""
+    cpu, info = platform.processor(), Path("/proc/cpuinfo")
+    if info.exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        cpu = next((v.strip() for k, _, v in lines if k.strip() == "model name"), cpu)
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def _wait() -> None:

@@ -1,4 +1,4 @@
-"""Speed as ratios: python tools/benchmark.py {ops,backbone}"""
+"""Speed and memory as ratios: python tools/benchmark.py {ops,backbone,memory,growth}"""
 
 import sys
 

@@ -1,39 +1,93 @@
-"""Speed as ratios: our ops against plain torch, our backbone against mmdet's.
+"""Speed and memory as ratios.
 
-Both sides run in turns in one process; the ratio is the median of the turns, its middle half
-beside it. Absolute times are for orientation only.
+ops       our ops against plain torch, the usual path of window attention and SDPA
+backbone  our Swin-T against that of mmdet, transformers and timm, where they are installed
+memory    what a training step adds to the peak of a process, ours against mmdet's
+growth    our Swin-T at a large image against a small one
+
+Both sides run in turns in one process (memory: once each, in fresh processes); the ratio is the
+median of the turns, the middle half of them beside it. Absolute figures are for orientation only.
 """
 
 import argparse
 import functools
 import json
+import os
 import statistics
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
-from swin_dense import benchmark, ops
-from swin_dense.backbones import Swin
+from swin_dense import benchmark
+from swin_dense.benchmark import Case, LeftOutError, Pair
 from swin_dense.checkpoints import files
-from swin_dense.cli import options
+from swin_dense.cli import benchmark_backbone, benchmark_memory, benchmark_ops, options
 from swin_dense.cli.command import command
 from swin_dense.errors import InputError
-from swin_dense.openmmlab import peers
-from swin_dense.ops import extension, reference
+from swin_dense.ops import extension
 from swin_dense.report import tables
 
-Case = tuple[str, Callable[[], Any], Callable[[], Any]]  # name, ours, theirs
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a row: its header, its name in the JSON file, and how it is computed."""
+
+    header: str
+    key: str
+    value: Callable[[Pair], float | tuple[float, float]]
+
+
+def _sides(names: tuple[str, str], unit: str, factor: float) -> tuple[Column, Column]:
+    ours, theirs = (f"{name} {unit}" for name in names)
+    return (
+        Column(ours, f"ours_{unit}", lambda p: factor * statistics.median(p.ours)),
+        Column(theirs, f"theirs_{unit}", lambda p: factor * statistics.median(p.theirs)),
+    )
+
+
+SPREAD = Column("middle half", "spread", lambda p: p.spread)
+LINEAR = (benchmark_backbone.SIDES[1] / benchmark_backbone.SIDES[0]) ** 2
+SPEED = (
+    *_sides(("ours", "theirs"), "ms", 1000),
+    Column("times as fast", "ratio", lambda p: p.ratio),
+    SPREAD,
+)
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "ops": SPEED,
+    "backbone": SPEED,
+    "memory": (
+        *_sides(("ours", "theirs"), "MiB", 1),
+        Column("theirs / ours", "ratio", lambda p: p.ratio),
+        Column("ours / theirs", "share", lambda p: 1 / p.ratio),
+    ),
+    "growth": (
+        *_sides(("small", "large"), "ms", 1000),
+        Column(f"large / small ({LINEAR:.0f} is linear)", "ratio", lambda p: p.ratio),
+        SPREAD,
+        Column("for each pixel (1 is linear)", "per_pixel", lambda p: p.ratio / LINEAR),
+    ),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser("tools/benchmark.py", __doc__)
-    parser.add_argument("what", choices=list(CASES))
+    parser.add_argument("what", choices=list(COLUMNS))
+    parser.add_argument("--rows", default="", metavar="TEXT", help="only rows that hold this text")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each row (4)")
-    parser.add_argument("--shape", type=options.scale, default=(608, 400), metavar="LONG,SHORT")
+    parser.add_argument(
+        "--shape",
+        type=options.scale,
+        default=(1216, 800),
+        metavar="LONG,SHORT",
+        help="of the image, in pixels (1216,800)",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="backbone: also against torch.compile of ours, timm"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     return parser
 
@@ -41,98 +95,64 @@ def _parser() -> argparse.ArgumentParser:
 def _benchmark(asked: argparse.Namespace) -> None:
     if asked.what == "ops" and extension.MISSING:
         raise InputError(f"nothing to compare: {extension.describe()}.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{extension.describe()}; {device}, {torch.get_num_threads()} threads")
-    rows, content = [], []
-    for name, ours, theirs in CASES[asked.what](device, asked.shape):
-        taken = benchmark.pair(ours, theirs, asked.seconds)
-        low, high = taken.spread
-        milliseconds = [1000 * statistics.median(side) for side in (taken.ours, taken.theirs)]
-        figures = [f"{m:.2f}" for m in milliseconds]
-        rows.append([name, *figures, f"{taken.ratio:.2f}", f"{low:.2f} to {high:.2f}"])
-        content.append({"name": name, "ratio": taken.ratio, "spread": [low, high]})
-    other = "plain torch" if asked.what == "ops" else "mmdet"
-    print(tables.grid(["", "ours ms", f"{other} ms", "times as fast", "middle half"], rows))
-    print(f"peak memory of the process: {benchmark.peak_memory():.0f} MiB")
+    if asked.compile and asked.what != "backbone":
+        raise InputError(
+            f"--compile: {asked.what} has no rows about it, only backbone. Leave it out."
+        )
+    chosen = _chosen(asked)
+    machine = {**benchmark.machine(), "kernels": extension.describe(), "load": os.getloadavg()[0]}
+    print(
+        f"{machine['kernels']}; {machine['device']}, {machine['cpu']}, {machine['threads']} "
+        f"threads, torch {machine['torch']}, load {machine['load']:.1f}"
+        + ("" if asked.what == "growth" else f", image {asked.shape[0]}x{asked.shape[1]}"),
+        flush=True,
+    )
+    columns, rows, left_out = COLUMNS[asked.what], [], dict[str, None]()
+    for case in chosen:
+        try:
+            taken = case.measure(asked.seconds)
+        except LeftOutError as error:
+            left_out[str(error)] = None
+            continue
+        # The table comes at the end; long runs are watched, or broken off, by these lines.
+        print(f"{case.name}, {case.against}: {taken.ratio:.2f}", file=sys.stderr, flush=True)
+        figures = {column.key: column.value(taken) for column in columns}
+        rows.append(
+            {"name": case.name, "against": case.against, **figures, "turns": len(taken.ours)}
+        )
+    header = ["", "against", *(column.header for column in columns)]
+    print(tables.grid(header, [_cells(row, columns) for row in rows]))
+    print(*left_out, sep="\n", end="\n" * bool(left_out))
     if asked.json:
+        content = {"what": asked.what, "shape": asked.shape, "seconds": asked.seconds}
+        content |= {"machine": machine, "rows": rows, "left_out": list(left_out)}
         with files.replaced(Path(asked.json)) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _ops(device: str, shape: tuple[int, int]) -> Iterator[Case]:
-    """Shapes of Mask R-CNN at 800x1216: 512 regions on a stride-4 map, 2000 and 10000 boxes."""
-    torch.manual_seed(0)
-    features = torch.randn(1, 256, 200, 304, device=device, requires_grad=True)
-    corner = torch.rand(512, 2, device=device) * torch.tensor([900.0, 600.0], device=device)
-    rois = torch.cat([torch.zeros(512, 1, device=device), corner, corner + 150], 1)
-
-    fixed: dict[str, Any] = {
-        "spatial_scale": 0.25,
-        "sampling_ratio": 0,
-        "take_max": False,
-        "aligned": True,
+def _chosen(asked: argparse.Namespace) -> list[Case]:
+    """The rows asked for, by their name or their other side."""
+    cases: dict[str, Callable[..., list[Case]]] = {
+        "ops": benchmark_ops.cases,
+        "backbone": functools.partial(benchmark_backbone.cases, compiled=asked.compile),
+        "memory": benchmark_memory.cases,
+        "growth": benchmark_backbone.growth,
     }
-
-    def plain() -> tuple[Tensor, Tensor, Tensor]:
-        return reference.roi_align(features.detach(), rois, 7, 7, **fixed)
-
-    def plain_both_ways() -> Tensor:
-        out, y, x = plain()
-        images, channels, height, width = features.shape
-        gradient = torch.ones_like(out)
-        return reference.roi_align_backward(
-            gradient, rois, y, x, images, channels, height, width, **fixed
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    labelled = {f"{c.name}, {c.against}": c for c in cases[asked.what](device, asked.shape)}
+    chosen = [case for label, case in labelled.items() if asked.rows in label]
+    if not chosen:
+        raise InputError(
+            f"--rows: no row of {asked.what} holds {asked.rows!r}. Give a part of one of these:\n  "
+            + "\n  ".join(labelled)
         )
-
-    def kernel_both_ways() -> None:
-        ops.roi_align(features, rois, (7, 7), 0.25).sum().backward()
-        features.grad = None
-
-    def kernel() -> Tensor:
-        return ops.roi_align(features.detach(), rois, (7, 7), 0.25)
-
-    yield "roi_align, 512 rois, 256 channels", kernel, plain
-    yield "roi_align, forward and backward", kernel_both_ways, plain_both_ways
-    for count in (2000, 10000):
-        start = torch.rand(count, 2, device=device) * 1000
-        boxes = torch.cat([start, start + torch.rand(count, 2, device=device) * 200], 1)
-        scores = torch.rand(count, device=device)
-        yield (
-            f"nms, {count} boxes",
-            functools.partial(ops.nms, boxes, scores, 0.5),
-            functools.partial(reference.nms, boxes, scores, 0.5, 0),
-        )
+    return chosen
 
 
-def _backbone(device: str, shape: tuple[int, int]) -> Iterator[Case]:
-    """Swin-T, batch 1, in eval mode; forward, then forward and backward."""
-    torch.manual_seed(0)
-    ours = Swin.from_preset("tiny").to(device).eval()
-    theirs = peers.mmdet_swin_t().to(device)
-    theirs.eval()  # returns None
-    image = torch.randn(1, 3, shape[1], shape[0], device=device)
-
-    def forward(model: torch.nn.Module) -> Callable[[], None]:
-        def call() -> None:
-            with torch.inference_mode():
-                model(image)
-
-        return call
-
-    def both_ways(model: torch.nn.Module) -> Callable[[], None]:
-        def call() -> None:
-            sum(level.mean() for level in model(image)).backward()
-            model.zero_grad()
-
-        return call
-
-    size = f"1x3x{shape[1]}x{shape[0]}"
-    yield f"Swin-T forward, {size}", forward(ours), forward(theirs)
-    yield f"Swin-T forward and backward, {size}", both_ways(ours), both_ways(theirs)
+def _cells(row: dict[str, Any], columns: tuple[Column, ...]) -> list[str]:
+    values = [row[column.key] for column in columns]
+    figures = [f"{v[0]:.2f} to {v[1]:.2f}" if isinstance(v, tuple) else f"{v:.2f}" for v in values]
+    return [row["name"], row["against"], *figures]
 
 
-CASES: dict[str, Callable[[str, tuple[int, int]], Iterator[Case]]] = {
-    "ops": _ops,
-    "backbone": _backbone,
-}
 main = command(_benchmark, _parser())

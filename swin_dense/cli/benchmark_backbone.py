@@ -1,0 +1,89 @@
+"""Rows about the whole backbone: Swin-T, batch 1, in evaluation mode.
+
+Beside other projects' models of the same sizes, and beside itself at a larger image.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from swin_dense import benchmark
+from swin_dense.benchmark import Case, LeftOutError, Pair
+from swin_dense.cli import benchmark_peers
+
+SIDES = (512, 2048)  # of the square images that growth is measured between
+WAYS = {"forward": False, "forward and backward": True}  # name -> with gradients
+PRECISIONS = {"fp32": False, "bf16 autocast": True}  # name -> under autocast
+COMPILED = ", compiled"
+
+
+def cases(device: str, shape: tuple[int, int], compiled: bool = False) -> list[Case]:
+    """`shape`: long and short side of the image. `compiled` adds rows about torch.compile."""
+    width, height = shape
+
+    @functools.cache
+    def model(name: str) -> nn.Module:
+        plain = name.removesuffix(COMPILED)
+        loaded = benchmark_peers.load(plain, height, width).to(device)
+        loaded.eval()  # mmdet's returns None
+        if plain != name:
+            loaded.compile()
+        return loaded
+
+    def measure(against: str, both_ways: bool, autocast: bool, seconds: float) -> Pair:
+        image = torch.randn(1, 3, height, width, device=device)
+        ours, theirs = (
+            functools.partial(run, model(name), image, both_ways, autocast)
+            for name in (benchmark_peers.OURS, against)
+        )
+        if against.endswith(COMPILED):
+            _compile(against, theirs)
+        return benchmark.pair(ours, theirs, seconds)
+
+    others = list(benchmark_peers.PEERS)
+    if compiled:
+        others += [f"{name}{COMPILED}" for name in (benchmark_peers.OURS, "timm")]
+    return [
+        Case(f"{way}, {precision}", other, functools.partial(measure, other, both_ways, autocast))
+        for other in others
+        for precision, autocast in PRECISIONS.items()
+        for way, both_ways in WAYS.items()
+    ]
+
+
+def growth(device: str, shape: tuple[int, int]) -> list[Case]:
+    """Ours at two sizes of image; `shape` plays no part."""
+
+    def measure(both_ways: bool, seconds: float) -> Pair:
+        model = benchmark_peers.load(benchmark_peers.OURS, *SIDES).to(device).eval()
+        images = (torch.randn(1, 3, side, side, device=device) for side in SIDES)
+        small, large = (functools.partial(run, model, i, both_ways, False) for i in images)
+        return benchmark.pair(small, large, seconds)
+
+    small, large = (f"{side}x{side}" for side in SIDES)
+    return [
+        Case(f"{way}, fp32, {small}", large, functools.partial(measure, both_ways))
+        for way, both_ways in WAYS.items()
+    ]
+
+
+def run(model: nn.Module, image: torch.Tensor, both_ways: bool, autocast: bool) -> None:
+    """Once through the model, or there and back."""
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=autocast):
+        if not both_ways:
+            with torch.inference_mode():
+                model(image)
+            return
+        loss = sum(level.float().mean() for level in model(image))
+    loss.backward()
+    model.zero_grad()
+
+
+def _compile(name: str, side: Callable[[], None]) -> None:
+    try:
+        side()
+    except RuntimeError as error:  # what dynamo and inductor raise are such
+        reason = str(error).strip().splitlines()[0]
+        raise LeftOutError(f"{name}: torch.compile fails ({reason}), left out") from error

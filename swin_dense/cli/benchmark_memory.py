@@ -1,0 +1,82 @@
+"""Rows about the memory of a training step, each side in a process of its own.
+
+Run as a module it is that process: it makes one model, trains a step and prints MiB.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+
+import torch
+
+from swin_dense import benchmark
+from swin_dense.benchmark import Case, Pair
+from swin_dense.cli import benchmark_backbone, benchmark_peers
+from swin_dense.errors import InputError
+
+OTHER = "mmdet"
+OPTIMIZERS = {"": False, ", with AdamW": True}
+
+
+def cases(device: str, shape: tuple[int, int]) -> list[Case]:
+    """`shape`: long and short side of the image."""
+    return [
+        Case(
+            f"training step{suffix}, {precision}",
+            OTHER,
+            functools.partial(_measure, shape, autocast, optimizer),
+        )
+        for suffix, optimizer in OPTIMIZERS.items()
+        for precision, autocast in benchmark_backbone.PRECISIONS.items()
+    ]
+
+
+def _measure(shape: tuple[int, int], autocast: bool, optimizer: bool, seconds: float) -> Pair:
+    benchmark_peers.load(OTHER, shape[1], shape[0])  # says so when it is missing
+    taken = []
+    for name in (benchmark_peers.OURS, OTHER):
+        arguments = [name, *map(str, (*shape, int(autocast), int(optimizer)))]
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"measuring {name} ended with {done.returncode}:\n{done.stderr}")
+        taken.append(float(done.stdout.split()[-1]))
+    if min(taken) <= 0:
+        raise InputError(
+            f"--shape: a step at {shape[0]}x{shape[1]} needs no more memory than building the "
+            "model did, so there is nothing to compare. Give a larger shape, say 608,400."
+        )
+    return Pair([taken[0]], [taken[1]])
+
+
+def step_memory(name: str, shape: tuple[int, int], autocast: bool, optimizer: bool) -> float:
+    """MiB that training adds to the peak of this process with the model built.
+
+    One step; with an optimizer two, since the first only makes its state.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    model = benchmark_peers.load(name, shape[1], shape[0]).to(device)
+    model.train()
+    image = torch.randn(1, 3, shape[1], shape[0], device=device)
+    adamw = torch.optim.AdamW(model.parameters())
+    before = benchmark.peak_memory()
+    for _ in range(2 if optimizer else 1):
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            loss = sum(level.float().mean() for level in model(image))
+        loss.backward()
+        if optimizer:
+            adamw.step()
+            adamw.zero_grad()
+    return benchmark.peak_memory() - before
+
+
+if __name__ == "__main__":
+    _name, *_numbers = sys.argv[1:]
+    _long, _short, _autocast, _optimizer = map(int, _numbers)
+    print(step_memory(_name, (_long, _short), bool(_autocast), bool(_optimizer)))

@@ -1,0 +1,80 @@
+"""Swin-T as several projects have it, to be measured beside ours; each imported when asked for."""
+
+import importlib
+import importlib.util
+
+import torch
+from torch import Tensor, nn
+
+from swin_dense.backbones import Swin
+from swin_dense.benchmark import LeftOutError
+
+OURS = "ours"
+
+
+class _FeatureMaps(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.inner(image).feature_maps
+
+
+def _ours(height: int, width: int) -> nn.Module:
+    return Swin.from_preset("tiny")
+
+
+def _mmdet(height: int, width: int) -> nn.Module:
+    from swin_dense.openmmlab import peers
+
+    return peers.mmdet_swin_t()
+
+
+def _transformers(height: int, width: int) -> nn.Module:
+    from transformers import SwinBackbone, SwinConfig
+
+    sizes = dict(embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7)
+    stages = [f"stage{i}" for i in (1, 2, 3, 4)]
+    return _FeatureMaps(SwinBackbone(SwinConfig(**sizes, out_features=stages)))
+
+
+def _timm(height: int, width: int) -> nn.Module:
+    """Its maps stay channels-last and without the last norms, which is a little less work."""
+    import timm
+
+    name = "swin_tiny_patch4_window7_224"
+    return timm.create_model(name, features_only=True, img_size=(height, width))
+
+
+PEERS = {"mmdet": _mmdet, "transformers": _transformers, "timm": _timm}
+
+
+def load(name: str, height: int, width: int) -> nn.Module:
+    """Swin-T with random weights, ours or that of one of PEERS; all take and give maps alike.
+
+    Raises:
+        LeftOutError: the project is not installed, or does not import here.
+    """
+    try:
+        _name_torchvision_ops()
+        return {OURS: _ours, **PEERS}[name](height, width)
+    except (ImportError, RuntimeError) as error:
+        missing = isinstance(error, ImportError) and importlib.util.find_spec(name) is None
+        reason = "not installed" if missing else f"does not import ({str(error).splitlines()[0]})"
+        raise LeftOutError(f"{name}: {reason}, left out") from error
+
+
+_declared: list[torch.library.Library] = []  # a library that is dropped takes its names along
+
+
+def _name_torchvision_ops() -> None:
+    """A torchvision built for another torch imports once its ops have names; none is called."""
+    if _declared or importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        _declared.append(torch.library.Library("torchvision", "DEF"))
+        for op in ("nms", "qnms"):
+            _declared[0].define(f"{op}() -> ()")
