@@ -286,7 +286,10 @@ class Swin(BaseModule):
         return cls(**{**preset(name), **overrides})
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride)."""
+        """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride).
+
+        The maps are in the memory format torch.channels_last.
+        """
         self._check_image(image)
         x = self.patch_embed(image)
         if self.absolute_pos_embed is not None:
@@ -298,7 +301,7 @@ class Swin(BaseModule):
             x = layer(x, self.with_cp)
             if index in self.out_indices:
                 norm = self.get_submodule(f"norm{index}")
-                maps.append(norm(x).permute(0, 3, 1, 2).contiguous())
+                maps.append(norm(x).permute(0, 3, 1, 2))
             if index == self.out_indices[-1]:
                 break
             x = self.get_submodule(f"layers.{index}.downsample")(x)

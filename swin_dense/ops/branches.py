@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from swin_dense.ops import reference, rows
 
-_PIECE = 8192  # bytes of one channel of the rows that are treated at a time, on a CPU
+_PIECE = 32768  # bytes of one channel of the rows that are treated at a time, on a CPU
 
 
 class Norm(NamedTuple):

@@ -156,7 +156,7 @@ def test_announces_what_it_returns(out_indices, size: tuple[int, int]) -> None:
         (2, channels, *(-(-side // stride) for side in size))
         for channels, stride in zip(model.out_channels, model.out_strides, strict=True)
     ]
-    assert all(m.is_contiguous() for m in maps)
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
 
 
 def test_other_patch_sizes_and_channels() -> None:
