@@ -154,7 +154,7 @@ class _Sum:
     """A gradient that grows piece by piece, in float32 at least."""
 
     def __init__(self) -> None:
-        self.value: Tensor | None = None
+        self.value: Any = None  # a tensor from the first piece on
 
     def add(self, part: Tensor) -> None:
         part = part.to(reference.sum_dtype(part.dtype))
@@ -204,8 +204,7 @@ class _NormLinear(torch.autograd.Function):
                 by_bias.add(grad[some].sum(0))
             torch.mm(grad[some], w, out=n)
             by_norm.add(run.ops.norm_rows_backward(n, x[some], norm[0], eps, None, by_x[some]))
-        by_scale, by_offset = (None, None) if by_norm.value is None else by_norm.value
-        return by_x, by_scale, by_offset, None, by_weight.value, by_bias.value, None
+        return by_x, *by_norm.value, None, by_weight.value, by_bias.value, None
 
 
 class _AddLinear(torch.autograd.Function):
@@ -289,9 +288,8 @@ class _AddMlp(torch.autograd.Function):
             torch.mm(by_h, w1, out=n)
             back = run.ops.norm_rows_backward(n, x[some], norm[0], eps, grad[some], by_x[some])
             by_norm.add(back)
-        by_scale, by_offset = (None, None) if by_norm.value is None else by_norm.value
         return (
-            by_x, by_scale, by_offset, None, by_weight1.value,
+            by_x, *by_norm.value, None, by_weight1.value,
             by_bias1.value if biased1 else None, by_weight2.value,
             by_bias2.value if biased2 else None, None, None,
         )  # fmt: skip

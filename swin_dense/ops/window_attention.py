@@ -123,7 +123,8 @@ def _why_no_sdpa(qkv: Tensor, window: int) -> str | None:
     return None
 
 
-# In the order of preference. FlexAttention comes after SDPA because it compiles on first use.
+# In the order of preference. SDPA takes every call, so what stands behind it is used by name only:
+# FlexAttention, because it compiles on first use, and the meaning.
 BACK_ENDS = (
     BackEnd("kernel", _why_no_kernel, torch.ops.swin_dense.window_attention),
     BackEnd("sdpa", _why_no_sdpa, window_gather.by_sdpa),

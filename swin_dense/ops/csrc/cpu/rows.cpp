@@ -21,14 +21,6 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 typedef const std::optional<Tensor> Maybe;
 
-const RowsLevel& best_level() {
-#if defined(__x86_64__)
-  if (level() == Level::avx512) return avx512::rows;
-  if (level() == Level::avx2) return avx2::rows;
-#endif
-  return portable::rows;
-}
-
 bool is_half(const Tensor& x) { return x.scalar_type() == ScalarType::BFloat16; }
 
 // A dense matrix of the shape of the call, of float32 or bfloat16.
@@ -58,19 +50,25 @@ Rows describe(const Tensor& x, const Tensor& y) {
   return call;
 }
 
-// Runs an op over all rows; returns the sums it makes over them, `sets` of them.
-Tensor over_rows(const Rows& call, RowsOp op, int64_t sets, const Tensor& like) {
+// Runs an op over all rows. `sums` has `size` floats for each block of them, if it makes any.
+void over_rows(const Rows& call, RowsOp op, float* sums = nullptr, int64_t size = 0) {
+  const int64_t blocks = (call.rows + kRowsOfBlock - 1) / kRowsOfBlock;
+  torch::stable::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t begin = block * kRowsOfBlock;
+      op(call, begin, std::min(begin + kRowsOfBlock, call.rows), sums + block * size);
+    }
+  });
+}
+
+// The same; returns the sums it makes over rows, `sets` of them.
+Tensor sums_over_rows(const Rows& call, RowsOp op, int64_t sets, const Tensor& like) {
   const int64_t blocks = (call.rows + kRowsOfBlock - 1) / kRowsOfBlock, size = sets * call.columns;
   const std::vector<int64_t> shape{sets, call.columns}, parts{blocks, size};
   Tensor total = torch::stable::new_zeros(like, shape, ScalarType::Float);
   Tensor sums = torch::stable::new_zeros(like, parts, ScalarType::Float);
   float* part = static_cast<float*>(sums.mutable_data_ptr());
-  torch::stable::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) {
-      const int64_t begin = block * kRowsOfBlock;
-      op(call, begin, std::min(begin + kRowsOfBlock, call.rows), part + block * size);
-    }
-  });
+  over_rows(call, op, part, size);
   float* to = static_cast<float*>(total.mutable_data_ptr());
   for (int64_t block = 0; block < blocks; ++block) {
     for (int64_t i = 0; i < size; ++i) to[i] += part[block * size + i];
@@ -83,7 +81,7 @@ void norm_rows(const Tensor x, const Tensor weight, const Tensor bias, double ep
   call.x = matrix(x, call, call.half_x), call.out = matrix(out, call, call.half_y);
   call.weight = floats(weight, call.columns), call.bias = floats(bias, call.columns);
   call.eps = static_cast<float>(eps);
-  over_rows(call, best_level().norm, 0, x);
+  over_rows(call, SWIN_DENSE_BEST(rows).norm);
 }
 
 Tensor norm_rows_backward(const Tensor grad, const Tensor x, const Tensor weight, double eps,
@@ -94,14 +92,14 @@ Tensor norm_rows_backward(const Tensor grad, const Tensor x, const Tensor weight
   call.out = matrix(out, call, call.half_x);
   call.weight = floats(weight, call.columns);
   call.eps = static_cast<float>(eps);
-  return over_rows(call, best_level().norm_backward, 2, x);
+  return sums_over_rows(call, SWIN_DENSE_BEST(rows).norm_backward, 2, x);
 }
 
 void gelu_rows(const Tensor x, Maybe bias, Tensor out) {
   Rows call = describe(x, out);
   call.x = matrix(x, call, call.half_y), call.out = matrix(out, call, call.half_y);
   call.bias = floats(bias, call.columns);
-  over_rows(call, best_level().gelu, 0, x);
+  over_rows(call, SWIN_DENSE_BEST(rows).gelu);
 }
 
 Tensor gelu_rows_backward(const Tensor grad, const Tensor x, Maybe bias, Tensor active,
@@ -110,7 +108,7 @@ Tensor gelu_rows_backward(const Tensor grad, const Tensor x, Maybe bias, Tensor 
   call.x = matrix(x, call, call.half_y), call.y = matrix(grad, call, call.half_y);
   call.active = matrix(active, call, call.half_y), call.out = matrix(out, call, call.half_y);
   call.bias = floats(bias, call.columns);
-  return over_rows(call, best_level().gelu_backward, 1, x);
+  return sums_over_rows(call, SWIN_DENSE_BEST(rows).gelu_backward, 1, x);
 }
 
 void add_rows(const Tensor to, const Tensor y, Maybe bias, Maybe factor, Tensor out) {
@@ -118,14 +116,14 @@ void add_rows(const Tensor to, const Tensor y, Maybe bias, Maybe factor, Tensor 
   call.to = matrix(to, call, call.half_x), call.y = matrix(y, call, call.half_y);
   call.out = matrix(out, call, call.half_x);
   call.bias = floats(bias, call.columns), call.factor = floats(factor, call.rows);
-  over_rows(call, best_level().add, 0, to);
+  over_rows(call, SWIN_DENSE_BEST(rows).add);
 }
 
 Tensor scale_rows(const Tensor x, Maybe factor, Tensor out) {
   Rows call = describe(x, out);
   call.x = matrix(x, call, call.half_x), call.out = matrix(out, call, call.half_y);
   call.factor = floats(factor, call.rows);
-  return over_rows(call, best_level().scale, 1, x);
+  return sums_over_rows(call, SWIN_DENSE_BEST(rows).scale, 1, x);
 }
 
 }  // namespace

@@ -66,6 +66,16 @@ void vectorised(Args... args) {
   Body::run(args...);
 }
 
+// What levels/ offers under one name, of the best level this machine has.
+#if defined(__x86_64__)
+#define SWIN_DENSE_BEST(name)                      \
+  (level() == Level::avx512 ? avx512::name         \
+   : level() == Level::avx2 ? avx2::name           \
+                            : portable::name)
+#else
+#define SWIN_DENSE_BEST(name) portable::name
+#endif
+
 // Numbers in 64 bytes. An inner loop over as many becomes one, two or four instructions by level.
 template <class A>
 constexpr int kLanes = 64 / sizeof(A);

@@ -31,14 +31,6 @@ constexpr int64_t kTasks = 64;         // of the backward, at least, where there
 constexpr int64_t kHeads = 4;          // of one task: neighbours in memory
 constexpr int64_t kPartial = 8 << 20;  // floats that all parts of the bias' gradient may take
 
-const WindowAttentionLevel& best_level() {
-#if defined(__x86_64__)
-  if (level() == Level::avx512) return avx512::window_attention;
-  if (level() == Level::avx2) return avx2::window_attention;
-#endif
-  return portable::window_attention;
-}
-
 // Memory a thread keeps from call to call, for what it needs only during one.
 class Kept {
  public:
@@ -120,7 +112,7 @@ Tensor window_attention(const Tensor qkv_, const Tensor bias_, const Tensor pad_
                                    call.heads * call.head_dim};
   Tensor out = torch::stable::new_empty(qkv, shape);
   if (out.numel() == 0) return out;
-  const WindowAttentionLevel& use = best_level();
+  const WindowAttentionLevel& use = SWIN_DENSE_BEST(window_attention);
   const int64_t row = use.whole(call.length());
   call.bias = spread(static_cast<const float*>(bias.const_data_ptr()), call, row);
   call.out = out.mutable_data_ptr();
@@ -165,7 +157,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward(
   };
   if (qkv.numel() == 0) return results();
 
-  const WindowAttentionLevel& use = best_level();
+  const WindowAttentionLevel& use = SWIN_DENSE_BEST(window_attention);
   const int64_t row = use.whole(length), wide = use.whole(dim);
   const int64_t rest = 2 * wide + use.whole(1);
   call.bias = spread(static_cast<const float*>(bias.const_data_ptr()), call, row);
