@@ -87,8 +87,9 @@ def test_every_tested_file_has_its_twin():
     for path in (ROOT / "tests").rglob("test_*.py"):
         room = path.parent.relative_to(ROOT / "tests").parts
         if room and room[0] not in ("cli", "configs"):
-            twin = PACKAGE.joinpath(*room, path.name.removeprefix("test_"))
             harness = path.with_name(path.stem.removeprefix("test_") + ".h")
+            name = path.stem.removeprefix("test_").removesuffix("_cuda_on_cpu")
+            twin = PACKAGE.joinpath(*room, f"{name}.py")
             assert twin.exists() or harness.exists(), f"{path} is about no file"
 
 

@@ -1,8 +1,9 @@
 """Speed and memory as ratios.
 
-ops       our ops against plain torch, the usual path of window attention and SDPA
+ops       our ops against plain torch, the usual path of window attention, SDPA, mmcv's functions
 backbone  our Swin-T against that of mmdet, transformers and timm, where they are installed
-memory    what a training step adds to the peak of a process, ours against mmdet's
+memory    what a training step adds to the peak of a process, ours against mmdet's; and
+          deformable attention against mmcv's
 growth    our Swin-T at a large image against a small one
 
 Both sides run in turns in one process (memory: once each, in fresh processes); the ratio is the

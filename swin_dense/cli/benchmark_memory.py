@@ -1,6 +1,7 @@
 """Rows about the memory of a training step, each side in a process of its own.
 
-Run as a module it is that process: it makes one model, trains a step and prints MiB.
+Run as a module it is that process: it makes one model, trains a step and prints MiB; or it runs
+deformable attention both ways.
 """
 
 import functools
@@ -10,18 +11,19 @@ import sys
 
 import torch
 
-from swin_dense import benchmark
+from swin_dense import benchmark, ops
 from swin_dense.benchmark import Case, Pair
-from swin_dense.cli import benchmark_backbone, benchmark_peers
+from swin_dense.cli import benchmark_backbone, benchmark_deform, benchmark_peers
 from swin_dense.errors import InputError
 
+ATTENTION = "ms_deform_attn"
 OTHER = "mmdet"
 OPTIMIZERS = {"": False, ", with AdamW": True}
 
 
 def cases(device: str, shape: tuple[int, int]) -> list[Case]:
     """`shape`: long and short side of the image."""
-    return [
+    steps = [
         Case(
             f"training step{suffix}, {precision}",
             OTHER,
@@ -30,13 +32,33 @@ def cases(device: str, shape: tuple[int, int]) -> list[Case]:
         for suffix, optimizer in OPTIMIZERS.items()
         for precision, autocast in benchmark_backbone.PRECISIONS.items()
     ]
+    attention = [
+        Case(
+            f"{ATTENTION}, {part}, forward and backward",
+            benchmark_deform.PUBLISHED,
+            functools.partial(_measure_attention, shape, part),
+        )
+        for part in ("encoder", "decoder")
+    ]
+    return [*steps, *attention]
 
 
 def _measure(shape: tuple[int, int], autocast: bool, optimizer: bool, seconds: float) -> Pair:
     benchmark_peers.load(OTHER, shape[1], shape[0])  # says so when it is missing
+    flags = (int(autocast), int(optimizer))
+    return _pair([(name, *flags) for name in (benchmark_peers.OURS, OTHER)], shape)
+
+
+def _measure_attention(shape: tuple[int, int], part: str, seconds: float) -> Pair:
+    benchmark_deform.published()  # says so when it is missing
+    return _pair([(ATTENTION, part, side) for side in ("ours", "theirs")], shape)
+
+
+def _pair(sides: list[tuple[object, ...]], shape: tuple[int, int]) -> Pair:
+    """What the two processes print: (what to run, the rest of their arguments) of each."""
     taken = []
-    for name in (benchmark_peers.OURS, OTHER):
-        arguments = [name, *map(str, (*shape, int(autocast), int(optimizer)))]
+    for name, *rest in sides:
+        arguments = [str(x) for x in (name, *shape, *rest)]
         done = subprocess.run(
             [sys.executable, "-m", __name__, *arguments],
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
@@ -48,8 +70,8 @@ def _measure(shape: tuple[int, int], autocast: bool, optimizer: bool, seconds: f
         taken.append(float(done.stdout.split()[-1]))
     if min(taken) <= 0:
         raise InputError(
-            f"--shape: a step at {shape[0]}x{shape[1]} needs no more memory than building the "
-            "model did, so there is nothing to compare. Give a larger shape, say 608,400."
+            f"--shape: a step at {shape[0]}x{shape[1]} needs no more memory than was there before, "
+            "so there is nothing to compare. Give a larger shape, say 608,400."
         )
     return Pair([taken[0]], [taken[1]])
 
@@ -76,7 +98,21 @@ def step_memory(name: str, shape: tuple[int, int], autocast: bool, optimizer: bo
     return benchmark.peak_memory() - before
 
 
+def attention_memory(shape: tuple[int, int], part: str, side: str) -> float:
+    """MiB that deformable attention both ways adds to the peak of this process with its inputs."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    path = ops.ms_deform_attn if side == "ours" else benchmark_deform.published()
+    inputs = benchmark_deform.attention_inputs(device, shape, part, torch.float32)
+    before = benchmark.peak_memory()
+    benchmark_deform.run(path, inputs, both_ways=True)
+    return benchmark.peak_memory() - before
+
+
 if __name__ == "__main__":
-    _name, *_numbers = sys.argv[1:]
-    _long, _short, _autocast, _optimizer = map(int, _numbers)
-    print(step_memory(_name, (_long, _short), bool(_autocast), bool(_optimizer)))
+    _name, _long, _short, *_rest = sys.argv[1:]
+    _shape = (int(_long), int(_short))
+    if _name == ATTENTION:
+        print(attention_memory(_shape, *_rest))
+    else:
+        _autocast, _optimizer = (bool(int(flag)) for flag in _rest)
+        print(step_memory(_name, _shape, _autocast, _optimizer))

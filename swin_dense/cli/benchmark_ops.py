@@ -1,6 +1,7 @@
 """Rows about our ops, each beside the usual way to compute the same.
 
-Shapes are those of Mask R-CNN with Swin-T for one image of the given size.
+Shapes are those of Mask R-CNN with Swin-T for one image of the given size; for the deformable ops
+see benchmark_deform.py.
 """
 
 import functools
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from swin_dense import benchmark, ops
 from swin_dense.benchmark import Case, Pair
+from swin_dense.cli import benchmark_deform
 from swin_dense.ops import reference
 from swin_dense.ops.window_attention import window_attention
 
@@ -39,7 +41,8 @@ def cases(device: str, shape: tuple[int, int]) -> list[Case]:
     for name, stage, shift in (("no shift", FIRST, 0), ("stage 3", THIRD, WINDOW // 2)):
         add = _attention(device, shape, stage, shift, torch.float32, False, "plain")
         make.append((f"window_attention, forward, {name}", USUAL["plain"], add))
-    return [Case(name, against, _measured(prepare)) for name, against, prepare in make]
+    rows = [Case(name, against, _measured(prepare)) for name, against, prepare in make]
+    return [*rows, *benchmark_deform.cases(device, shape)]
 
 
 def _measured(prepare: Callable[[], Calls]) -> Callable[[float], Pair]:

@@ -5,6 +5,8 @@ Each op has a front, which checks and calls (this folder), its meaning in plain 
 """
 
 from swin_dense.ops import branches, extension
+from swin_dense.ops.deform_conv2d import deform_conv2d
+from swin_dense.ops.ms_deform_attn import ms_deform_attn
 from swin_dense.ops.nms import batched_nms, nms
 from swin_dense.ops.roi_align import roi_align, roi_align_with_argmax
 from swin_dense.ops.soft_nms import soft_nms
@@ -13,7 +15,9 @@ from swin_dense.ops.window_attention import window_attention
 __all__ = [
     "batched_nms",
     "branches",
+    "deform_conv2d",
     "extension",
+    "ms_deform_attn",
     "nms",
     "roi_align",
     "roi_align_with_argmax",

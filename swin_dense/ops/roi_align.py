@@ -1,13 +1,13 @@
 """RoIAlign: what a feature map holds inside each box, resampled to a fixed grid of bins."""
 
 import math
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
+from swin_dense.ops.atomics import refuse_atomics
 
 torch.library.define(
     "swin_dense::roi_align",
@@ -69,23 +69,11 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor
 
 
 def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
-    if grad.is_cuda and torch.are_deterministic_algorithms_enabled():
-        _warn_of_atomics()
+    refuse_atomics("roi_align", grad)
     back = torch.ops.swin_dense.roi_align_backward(
         grad, *ctx.saved_tensors, *ctx.features_shape, *ctx.rest
     )
     return back, *[None] * 7
-
-
-def _warn_of_atomics() -> None:
-    text = (
-        "roi_align: its gradient on CUDA is added up in no fixed order, and "
-        "torch.use_deterministic_algorithms is on. Switch that off, give it warn_only=True, or "
-        "train on the CPU, where the order is fixed."
-    )
-    if not torch.is_deterministic_algorithms_warn_only_enabled():
-        raise RuntimeError(text)
-    warnings.warn(text, stacklevel=2)
 
 
 torch.library.register_autograd("swin_dense::roi_align", _backward, setup_context=_setup_context)

@@ -163,3 +163,74 @@ def window_attention(qkv, bias, pad, scale, window, shift, cosine=False) -> Tens
                 mixed = sum(w * v[c] for w, v in zip(weights, values, strict=True))
                 out[b, at[0], at[1], n, c] = mixed / sum(weights)
     return out.flatten(3)
+
+
+def tent(at: float, position: int) -> tuple[float, float]:
+    """What a position weighs in a sample at `at`, and how fast that changes, to the right."""
+    low = math.floor(at)
+    slope = {low: -1.0, low + 1: 1.0}.get(position, 0.0)
+    return max(0.0, 1 - abs(at - position)), slope
+
+
+def near(at: float, size: int) -> list[int]:
+    """Positions of a map that may weigh something."""
+    return [position for position in range(size) if abs(position - at) <= 1]
+
+
+def ms_deform_attn(value, sizes, locations, weights, grad=None):
+    """The output, or with its gradient those of value, locations and weights."""
+    batch, queries, heads = weights.shape[:3]
+    channels = value.shape[3]
+    out = torch.zeros(batch, queries, heads, channels, dtype=torch.float64)
+    by_value, by_locations, by_weights = (
+        torch.zeros(x.shape, dtype=torch.float64) for x in (value, locations, weights)
+    )
+    starts = [sum(h * w for h, w in sizes[:n]) for n in range(len(sizes))]
+    for place in itertools.product(*map(range, weights.shape)):
+        b, q, n, level, _ = place
+        height, width = sizes[level]
+        x, y = (locations[place].double() * torch.tensor([width, height])).tolist()
+        weight = weights[place].item()
+        for h, w in itertools.product(near(y - 0.5, height), near(x - 0.5, width)):
+            (down, by_y), (right, by_x) = tent(y - 0.5, h), tent(x - 0.5, w)
+            key = starts[level] + h * width + w
+            row = value[b, key, n].double()
+            out[b, q, n] += weight * down * right * row
+            if grad is None:
+                continue
+            given = grad[b, q, n * channels : (n + 1) * channels].double()
+            product = float(given @ row)
+            by_value[b, key, n] += weight * down * right * given
+            by_weights[place] += down * right * product
+            by_locations[(*place, 0)] += weight * down * by_x * width * product
+            by_locations[(*place, 1)] += weight * by_y * right * height * product
+    return out.flatten(2) if grad is None else (by_value, by_locations, by_weights)
+
+
+def deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask) -> Tensor:
+    batch, channels, height, width = input.shape
+    outputs, share, *kernel = weight.shape
+    groups, parts = channels // share, offset.shape[1] // (2 * kernel[0] * kernel[1])
+    out = torch.zeros(batch, outputs, *offset.shape[2:], dtype=torch.float64)
+    plane, factor = input.tolist(), weight.tolist()
+    for b, o, i, j in itertools.product(*map(range, out.shape)):
+        total = bias[o].item() if bias is not None else 0.0
+        for c, r, s in itertools.product(range(share), *map(range, kernel)):
+            channel = o // (outputs // groups) * share + c
+            number = (channel // (channels // parts) * kernel[0] + r) * kernel[1] + s
+            y = i * stride[0] - padding[0] + r * dilation[0] + offset[b, 2 * number, i, j].item()
+            x = (
+                j * stride[1]
+                - padding[1]
+                + s * dilation[1]
+                + offset[b, 2 * number + 1, i, j].item()
+            )
+            sample = sum(
+                tent(y, h)[0] * tent(x, w)[0] * plane[b][channel][h][w]
+                for h, w in itertools.product(near(y, height), near(x, width))
+            )
+            total += (
+                factor[o][c][r][s] * sample * (1 if mask is None else mask[b, number, i, j].item())
+            )
+        out[b, o, i, j] = total
+    return out

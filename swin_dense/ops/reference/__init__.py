@@ -4,6 +4,8 @@ These functions are the ops wherever nothing is compiled. They expect what the f
 checked. Sums are kept in float32 for float16 and bfloat16, else in the dtype of the input.
 """
 
+from swin_dense.ops.reference.deform_columns import deform_columns, deform_columns_backward
+from swin_dense.ops.reference.ms_deform_attn import ms_deform_attn, ms_deform_attn_backward
 from swin_dense.ops.reference.precision import sum_dtype
 from swin_dense.ops.reference.roi_align import roi_align, roi_align_backward
 from swin_dense.ops.reference.rows import (
@@ -19,8 +21,12 @@ from swin_dense.ops.reference.window_attention import window_attention, window_a
 
 __all__ = [
     "add_rows",
+    "deform_columns",
+    "deform_columns_backward",
     "gelu_rows",
     "gelu_rows_backward",
+    "ms_deform_attn",
+    "ms_deform_attn_backward",
     "nms",
     "norm_rows",
     "norm_rows_backward",

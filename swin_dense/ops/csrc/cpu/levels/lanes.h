@@ -9,6 +9,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 #define SWIN_DENSE_INLINE inline __attribute__((always_inline))
 
 namespace swin_dense {
@@ -25,6 +29,7 @@ constexpr int kBytes = 16, kTileRows = 4, kTileColumns = 3;
 constexpr int kLanes = kBytes / 4;
 
 typedef float Float __attribute__((vector_size(kBytes)));
+typedef double Double __attribute__((vector_size(kBytes)));
 typedef int32_t Int __attribute__((vector_size(kBytes)));
 typedef uint32_t Unsigned __attribute__((vector_size(kBytes)));
 typedef uint16_t Narrow __attribute__((vector_size(kBytes / 2)));
@@ -63,18 +68,87 @@ SWIN_DENSE_INLINE void store(Bf16* to, Float x) {
   std::memcpy(to, &narrow, kBytes / 2);
 }
 
+// float16: a sign, 5 bits of exponent, 10 of fraction.
+struct Half {
+  uint16_t bits;
+};
+#if defined(__AVX512F__)
+SWIN_DENSE_INLINE Float load(const Half* from) {
+  __m256i x;
+  std::memcpy(&x, from, kBytes / 2);
+  return (Float)_mm512_cvtph_ps(x);
+}
+SWIN_DENSE_INLINE void store(Half* to, Float x) {
+  const __m256i narrow = _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(to, &narrow, kBytes / 2);
+}
+#elif defined(__F16C__)
+SWIN_DENSE_INLINE Float load(const Half* from) {
+  __m128i x;
+  std::memcpy(&x, from, kBytes / 2);
+  return (Float)_mm256_cvtph_ps(x);
+}
+SWIN_DENSE_INLINE void store(Half* to, Float x) {
+  const __m128i narrow = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(to, &narrow, kBytes / 2);
+}
+#else
+SWIN_DENSE_INLINE Float load(const Half* from) {
+  Narrow x;
+  std::memcpy(&x, from, kBytes / 2);
+  const Unsigned wide = __builtin_convertvector(x, Unsigned), size = (wide & 0x7fffu) << 13;
+  // The exponents differ by 112; a product is right for numbers below the normal ones, too.
+  const Unsigned number = (Unsigned)((Float)size * 5.192296858534828e33f);
+  const Unsigned out = (wide & 0x7fffu) >= 0x7c00u ? size | 0x7f800000u : number;
+  return (Float)(out | ((wide & 0x8000u) << 16));
+}
+SWIN_DENSE_INLINE void store(Half* to, Float x) {
+  const Unsigned bits = (Unsigned)x, size = bits & 0x7fffffffu;
+  // To the nearest, ties to even; below the normal numbers a sum with 0.5 rounds at the last bit.
+  const Unsigned normal = (size + 0xfffu + ((size >> 13) & 1u) - (112u << 23)) >> 13;
+  const Unsigned small = (Unsigned)((Float)size + 0.5f) - 0x3f000000u;
+  Unsigned out = size < 0x38800000u ? small : normal;
+  out = size >= 0x477ff000u ? Unsigned{} + 0x7c00u : out;
+  out = (x == x) ? out : Unsigned{} + 0x7e00u;
+  const Narrow narrow = __builtin_convertvector(out | ((bits >> 16) & 0x8000u), Narrow);
+  std::memcpy(to, &narrow, kBytes / 2);
+}
+#endif
+
+SWIN_DENSE_INLINE Double load(const double* from) {
+  Double x;
+  std::memcpy(&x, from, kBytes);
+  return x;
+}
+SWIN_DENSE_INLINE void store(double* to, Double x) { std::memcpy(to, &x, kBytes); }
+SWIN_DENSE_INLINE Double all(double x) { return x - Double{}; }
+
+// How a number is computed with once it is loaded: its scalar, its register, lanes of that.
+template <class T>
+struct Wide {
+  typedef float Scalar;
+  typedef Float Register;
+  static constexpr int lanes = kLanes;
+};
+template <>
+struct Wide<double> {
+  typedef double Scalar;
+  typedef Double Register;
+  static constexpr int lanes = kLanes / 2;
+};
+
 // The first `count` lanes only, or all if there are more; the others are 0.
 template <class T>
-SWIN_DENSE_INLINE Float load_some(const T* from, int64_t count) {
-  if (count >= kLanes) return load(from);
-  T some[kLanes] = {};
+SWIN_DENSE_INLINE typename Wide<T>::Register load_some(const T* from, int64_t count) {
+  if (count >= Wide<T>::lanes) return load(from);
+  T some[Wide<T>::lanes] = {};
   std::memcpy(some, from, count * sizeof(T));
   return load(some);
 }
 template <class T>
-SWIN_DENSE_INLINE void store_some(T* to, Float x, int64_t count) {
-  if (count >= kLanes) return store(to, x);
-  T some[kLanes];
+SWIN_DENSE_INLINE void store_some(T* to, typename Wide<T>::Register x, int64_t count) {
+  if (count >= Wide<T>::lanes) return store(to, x);
+  T some[Wide<T>::lanes];
   store(some, x);
   std::memcpy(to, some, count * sizeof(T));
 }
@@ -140,6 +214,11 @@ struct Fold<0> {
 
 // Every lane holds the sum, or the maximum, of all lanes.
 SWIN_DENSE_INLINE Float sum_of(Float x) { return Fold<kLanes / 2>::sum(x); }
+SWIN_DENSE_INLINE Double sum_of(Double x) {
+  double sum = 0;
+  for (int l = 0; l < kLanes / 2; ++l) sum += x[l];
+  return all(sum);
+}
 SWIN_DENSE_INLINE Float max_of(Float x) { return Fold<kLanes / 2>::max(x); }
 
 // e^x for x <= 0, to 1 unit in the last place; 0 below the smallest normal number; NaN for NaN.
