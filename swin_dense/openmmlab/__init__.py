@@ -19,6 +19,7 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     for package in ("mmdet", "mmseg"):
         for room in ("datasets", "evaluation", "models"):
             importlib.import_module(f"{package}.{room}")
+mmcv_ext.replace_attention()
 # mmseg says so at every start; the papers' recipes mean what it warns of.
 warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
 

@@ -1,10 +1,12 @@
 """Stands in for `mmcv._ext`, the compiled part of mmcv, where mmcv was installed without it.
 
-mmcv asks for some 110 functions when it is imported. Those that Mask R-CNN and UPerNet call are
+mmcv asks for some 110 functions when it is imported. Those that the models of our configs call are
 here, under mmcv's names and orders of arguments, on the ops of this package. Every other name is a
-function that says what is missing when it is called. A compiled mmcv always wins.
+function that says what is missing when it is called; docs/ops.md lists them all. A compiled mmcv
+always wins.
 """
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -12,9 +14,20 @@ from importlib.machinery import PathFinder
 from typing import NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from swin_dense import ops
+from swin_dense.openmmlab import mmcv_deform
+from swin_dense.openmmlab.mmcv_deform import (  # noqa: F401  (mmcv asks this module for them)
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+    ms_deform_attn_backward,
+    ms_deform_attn_forward,
+)
 from swin_dense.ops import reference
 
 _NAME = "mmcv._ext"
@@ -37,6 +50,21 @@ def install() -> bool:
     # The spec of this module serves the other name: mmcv only asks whether there is one.
     sys.modules[_NAME] = sys.modules[__name__]
     return True
+
+
+def replace_attention() -> None:
+    """Have mmcv's MultiScaleDeformableAttention call our op on every device and in every dtype.
+
+    It calls a compiled op on CUDA, for which it rounds the locations to the dtype of the maps and
+    which knows no bfloat16, and else a function of its own. Now it always calls that function, and
+    that is ours. Nothing changes where mmcv has its own compiled ops.
+    """
+    if sys.modules.get(_NAME) is not sys.modules[__name__]:
+        return
+    names = vars(importlib.import_module("mmcv.ops.multi_scale_deform_attn"))
+    names["IS_CUDA_AVAILABLE"] = False
+    names["published"] = names["multi_scale_deformable_attn_pytorch"]
+    names["multi_scale_deformable_attn_pytorch"] = mmcv_deform.multi_scale_deformable_attn
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -136,6 +164,41 @@ def roi_align_backward(
     )
 
 
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Writes (N, classes); the target `classes` is the background."""
+    own, share, p = _focal_parts(input, target, weight, alpha)
+    hit = -((1 - p) ** gamma) * F.logsigmoid(input.to(p.dtype))
+    miss = -(p**gamma) * F.logsigmoid(-input.to(p.dtype))
+    output.copy_(share * torch.where(own, hit, miss))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Writes the derivative of each loss by its logit."""
+    own, share, p = _focal_parts(input, target, weight, alpha)
+    logits = input.to(p.dtype)
+    hit = (1 - p) ** gamma * (gamma * p * F.logsigmoid(logits) - (1 - p))
+    miss = p**gamma * (p - gamma * (1 - p) * F.logsigmoid(-logits))
+    grad_input.copy_(share * torch.where(own, hit, miss))
+
+
+def _focal_parts(
+    input: Tensor, target: Tensor, weight: Tensor, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether a class is the target's, what its loss is multiplied with, its probability."""
+    classes = input.shape[1]
+    own = target[:, None] == torch.arange(classes, device=input.device)
+    p = input.to(reference.sum_dtype(input.dtype)).sigmoid()
+    share = torch.where(own, alpha, 1 - alpha).to(p.dtype)
+    if weight.numel():
+        rows = weight.to(p.dtype)[target.clamp(max=classes - 1)]
+        share = share * rows.where(target < classes, 1.0)[:, None]
+    return own, share, p
+
+
 def get_compiler_version() -> str:
     return "none, mmcv was not compiled"
 
@@ -151,8 +214,8 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
     def missing(*args: object, **kwargs: object) -> NoReturn:
         raise RuntimeError(
             f"The op {name!r} of mmcv was called. This mmcv was installed without its compiled "
-            "ops, and swin_dense brings only nms, softnms, nms_match and roi_align. Use a model "
-            "that does not need it, or compile mmcv for this torch: pip install "
+            "ops, and swin_dense does not bring this one (docs/ops.md lists those it does). Use a "
+            "model that does not need it, or compile mmcv for this torch: pip install "
             "--no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv "
             "(with FORCE_CUDA=1 in the environment to compile for CUDA where no GPU is visible)."
         )

@@ -1,11 +1,14 @@
+import ast
 import importlib.machinery
 import pkgutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 import swin_dense.openmmlab  # noqa: F401  (puts the stand-in in place, before mmcv is imported)
 from swin_dense import ops
@@ -95,9 +98,9 @@ def test_roi_align_in_bfloat16():
 
 
 def test_what_is_not_there_says_what_to_do():
-    text = r"op 'sigmoid_focal_loss_forward' .* does not need it, or compile mmcv .* pip install"
+    text = r"op 'softmax_focal_loss_forward' .* does not need it, or compile mmcv .* pip install"
     with pytest.raises(RuntimeError, match=text):
-        mmcv_ops.sigmoid_focal_loss(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long))
+        mmcv_ops.softmax_focal_loss(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long))
     with pytest.raises(AttributeError, match="__wrapped__"):
         _ = mmcv_ext.__wrapped__
 
@@ -121,11 +124,11 @@ def test_a_compiled_mmcv_wins(tmp_path):
     compiled = f"_ext{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     (tmp_path / "mmcv" / compiled).write_text("")
     program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import importlib.util\n"
-        f"spec = importlib.util.spec_from_file_location('alone', {mmcv_ext.__file__!r})\n"
-        "alone = importlib.util.module_from_spec(spec); sys.modules['alone'] = alone\n"
-        "spec.loader.exec_module(alone)\n"
+        f"import sys, types; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "room = types.ModuleType('swin_dense.openmmlab')  # its own start imports mmcv\n"
+        f"room.__path__ = [{str(Path(mmcv_ext.__file__).parent)!r}]\n"
+        "sys.modules[room.__name__] = room\n"
+        "from swin_dense.openmmlab import mmcv_ext as alone\n"
         "assert alone.install() is False, 'took the place of a compiled mmcv'\n"
         "assert 'mmcv._ext' not in sys.modules and 'mmcv' not in sys.modules\n"
     )
@@ -138,3 +141,26 @@ def test_another_stand_in_stays(monkeypatch):
     monkeypatch.setitem(sys.modules, "mmcv._ext", other)
     assert not mmcv_ext.install()
     assert sys.modules["mmcv._ext"] is other
+
+
+def asked_for():
+    """Name -> module of mmcv.ops, of every function that mmcv wants to find."""
+    found = {}
+    for path in Path(mmcv_ops.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "load_ext":
+                found |= dict.fromkeys(ast.literal_eval(node.args[1]), path.stem)
+    return found
+
+
+def test_the_table_of_the_docs_is_true():
+    listed = {}
+    for line in (ROOT / "docs/ops.md").read_text().splitlines():
+        state, _, rest = line.strip("| ").partition(" | ")
+        if state in ("ours", "plain torch", "plain text", "not provided"):
+            module, _, names = rest.partition(" | ")
+            for name in names.split():
+                listed[name.strip("`")] = (module.strip("`"), state)
+    assert {name: module for name, (module, _) in listed.items()} == asked_for()
+    here = {name for name in listed if name in vars(mmcv_ext)}
+    assert here == {name for name, (_, state) in listed.items() if state != "not provided"}
