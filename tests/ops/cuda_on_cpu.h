@@ -1,6 +1,6 @@
 // Stands in for the CUDA runtime, so that a C++ compiler makes CPU code of our kernels.
 //
-// test_cuda_on_cpu.py rewrites the few things that are no C++ (launches, dynamic shared memory) and
+// cuda_on_cpu.py rewrites the few things that are no C++ (launches, dynamic shared memory) and
 // compiles the rest as it is. Blocks run one after the other. The threads of a block are fibers:
 // one runs until it has to wait for others, in a barrier or in an instruction of the whole warp,
 // and then the next one does. What that shows is that index arithmetic, the layouts of tensor
@@ -282,6 +282,7 @@ struct DeviceGuard {
 
 }  // namespace cuda_on_cpu
 
+using uint2 = cuda_on_cpu::Vector<cuda_on_cpu::Two<uint32_t>>;
 using uint4 = cuda_on_cpu::Vector<cuda_on_cpu::Four<uint32_t>>;
 using float2 = cuda_on_cpu::Vector<cuda_on_cpu::Two<float>>;
 using float4 = cuda_on_cpu::Vector<cuda_on_cpu::Four<float>>;
@@ -305,6 +306,15 @@ T atomicAdd(T* to, T added) {
   const T before = *to;
   *to = before + added;
   return before;
+}
+
+inline void atomicAdd(float4* to, const float4& added) {
+  *to = float4(to->x + added.x, to->y + added.y, to->z + added.z, to->w + added.w);
+}
+
+template <class T>
+T __ldg(const T* from) {
+  return *from;
 }
 
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }

@@ -1,23 +1,14 @@
 """The CUDA kernels as CPU code: cuda_on_cpu.h says how, and what that shows."""
 
 import ctypes
-import os
-import platform
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
+from cuda_on_cpu import gradient_of, kernels, library
 from torch import Tensor
 
 from swin_dense.ops import reference
-
-HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "swin_dense" / "ops" / "csrc" / "cuda"
-OPS = ("window_attention", "window_attention_backward", "roi_align", "roi_align_backward", "nms")
-BLOCKS = 16  # of window attention, about: few, so that each has several windows to go through
 
 FAULTS = """
 #include "cuda_on_cpu.h"
@@ -58,67 +49,10 @@ extern "C" __attribute__((visibility("default"))) const char* report(int fault) 
 """
 
 
-def rewrite(source: str) -> str:
-    """Replace what a C++ compiler cannot read, and where the ops are registered."""
-    launches = re.compile(r"(\w+(?:<[\w, :]*>)?)<<<(.*?)>>>\(", re.DOTALL)
-    source = launches.sub(r"cuda_on_cpu::launch(\1, \2)(", source)
-    shared = re.compile(r"extern __shared__ (\w+) (\w+)\[\];")
-    source = shared.sub(r"auto* \2 = reinterpret_cast<\1*>(cuda_on_cpu::dynamic_shared());", source)
-    source = source.replace("torch::stable::accelerator::DeviceGuard", "cuda_on_cpu::DeviceGuard")
-    source = source.replace("IMPL(swin_dense, CUDA, m)", "IMPL(cuda_on_cpu, CPU, m)")
-    return re.sub(r"constexpr int kBlocks = \d+;", f"constexpr int kBlocks = {BLOCKS};", source)
-
-
-@pytest.fixture(scope="session")
-def build(tmp_path_factory):
-    """A function from the name of a source to the library made of it."""
-    named = os.environ.get("CXX")
-    compiler = next(filter(shutil.which, [named] if named else ["c++", "g++", "clang++"]), None)
-    if compiler is None or platform.system() != "Linux":
-        pytest.skip("needs a C++ compiler on Linux")
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10):
-        pytest.skip("needs the stable C++ interface of torch 2.10")
-    folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    for path in HERE.glob("*_on_cpu.h"):
-        shutil.copy(path, folder)
-    (folder / "cuda_runtime.h").write_text('#include "tensor_core_on_cpu.h"\n')
-    (folder / "faults.cpp").write_text(rewrite(FAULTS))
-    for path in SOURCES.iterdir():
-        target = path.with_suffix(".cpp").name if path.suffix == ".cu" else path.name
-        (folder / target).write_text(rewrite(path.read_text()))
-    torch_at = Path(torch.__file__).parent
-
-    def library(name: str) -> Path:
-        flags = ["-std=c++17", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-shared"]
-        flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
-        flags += [f"-I{folder}", f"-I{torch_at / 'include'}", f"-L{torch_at / 'lib'}"]
-        target = folder / f"{name}.so"
-        command = [compiler, *flags, str(folder / f"{name}.cpp"), "-o", str(target)]
-        done = subprocess.run([*command, "-ltorch_cpu", "-lc10"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return target
-
-    return library
-
-
-@pytest.fixture(scope="session")
-def loaded(build):
-    """The ops of these libraries; they take tensors of the CPU."""
-    for op in OPS:
-        schema = str(getattr(torch.ops.swin_dense, op).default._schema)
-        torch.library.define(f"cuda_on_cpu::{op}", schema.removeprefix(f"swin_dense::{op}"))
-    for path in sorted(SOURCES.glob("*.cu")):
-        if "STABLE_TORCH_LIBRARY_IMPL" in path.read_text():
-            torch.ops.load_library(build(path.stem))
-    return torch.ops.cuda_on_cpu
-
-
 @pytest.fixture
-def cuda(loaded):
-    """The same; memory nobody has written to holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield loaded
-    torch.use_deterministic_algorithms(False)
+def cuda():
+    with kernels("window_attention", "window_attention_backward", "roi_align", "nms") as ops:
+        yield ops
 
 
 # (B, H, W, N, D, window, shift): no two letters equal within a row where that can be.
@@ -151,10 +85,6 @@ def sample(case: tuple[int, ...], dtype: torch.dtype, cosine: bool = False) -> l
     scale = torch.rand(heads, generator=random) + 0.5
     scale = scale * (10 if cosine else head_dim**-0.5)
     return [qkv.to(dtype), bias, pad.to(dtype), scale, window, shift, cosine]
-
-
-def gradient_of(out: Tensor) -> Tensor:
-    return torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
 
 
 def both_directions(ops, arguments: list) -> list[Tensor]:
@@ -336,7 +266,7 @@ def test_what_a_gpu_would_not_forgive_is_found(fault, text, faults):
 
 
 @pytest.fixture(scope="session")
-def faults(build):
-    report = ctypes.CDLL(str(build("faults"))).report
+def faults():
+    report = ctypes.CDLL(str(library("faults", FAULTS))).report
     report.restype = ctypes.c_char_p
     return report
