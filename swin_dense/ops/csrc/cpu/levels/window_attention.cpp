@@ -21,7 +21,7 @@ constexpr int64_t kBlock = 1 << 15;  // logits of one block of queries, in float
 struct Scratch {
   float *q, *k, *v, *g;            // (L, d): rows as they are; q and g only those on the map
   float *kt, *vt;                  // (D, l)
-  float *p, *s;                    // (queries of a block, l)
+  float *p, *s;                    // (queries of a block, l); s in the forward (queries, d)
   float *gq, *gk, *gv;             // (L, d)
   float *q_length, *k_length;      // (L,): 1 / norm, cosine only
   int32_t *place, *region, *query;  // (L,): token of the map or -1; region; position of a query
@@ -48,7 +48,7 @@ int64_t lay(Scratch& to, const Sizes& z, float* from) {
   float** rows[] = {&to.q, &to.k, &to.v, &to.g, &to.gq, &to.gk, &to.gv};
   for (float** part : rows) *part = next(z.l * z.d);
   to.kt = next(z.d * z.l), to.vt = next(z.d * z.l);
-  to.p = next(z.block * z.l), to.s = next(z.block * z.l);
+  to.p = next(z.block * z.l), to.s = next(z.block * (z.l > z.d ? z.l : z.d));
   to.q_length = next(z.l), to.k_length = next(z.l);
   to.place = reinterpret_cast<int32_t*>(next(z.l));
   to.region = reinterpret_cast<int32_t*>(next(z.l));
