@@ -59,6 +59,18 @@ def add_mlp(x: Tensor, norm: nn.Module, mlp: "Mlp", factor: Tensor | None) -> Te
     return x + times(mlp(norm(x)), factor)
 
 
+def add_normed_linear(
+    to: Tensor, x: Tensor, linear: nn.Module, norm: nn.Module, factor: Tensor | None
+) -> Tensor:
+    """(..., K), (..., C) -> (..., K): to + factor * norm(linear(x))."""
+    return to + times(norm(linear(x)), factor)
+
+
+def add_normed_mlp(x: Tensor, mlp: "Mlp", norm: nn.Module, factor: Tensor | None) -> Tensor:
+    """(..., C) -> (..., C): x + factor * norm(mlp(x))."""
+    return x + times(norm(mlp(x)), factor)
+
+
 class Mlp(nn.Module):
     """Two linear maps with a GELU between, for each token by itself."""
 

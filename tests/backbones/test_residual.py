@@ -69,3 +69,12 @@ def test_hooks_on_a_backbone_are_called() -> None:
             module.register_forward_hook(lambda *_, name=name: seen.append(name))
     model(torch.randn(1, 3, 32, 40))
     assert len(seen) == len(set(seen)) == 1 + 4 * 7 + 2 + 2
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
+    x = torch.ones(4000, 2, 3, 1)
+    out = residual.DropPath(0.25).train()(x)
+    assert out.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(out, out[:, :1, :1].expand_as(out))
+    assert out.mean().item() == pytest.approx(1, abs=0.05)
+    assert residual.DropPath(0.25).eval()(x) is x
