@@ -1,29 +1,69 @@
-"""Read and write weight files. Tensors and plain values only: nothing is ever unpickled.
+"""Read and write weight files. Tensors and plain values only: nothing in a file is ever run.
 
 A checkpoint is a dict with "state_dict" (name -> tensor) and, when the file has them, "meta"
-and what a run needs to resume. Bare state dicts and {"model": ...} files are wrapped alike.
+and what a run needs to resume. Bare state dicts and {"model": ...} files are wrapped alike. What a
+file is (safetensors, torch's archive, torch's older form, a pickle of arrays) is told by its bytes.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
 import tempfile
-import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from swin_dense.checkpoints import pickles
 from swin_dense.errors import InputError, MissingInputError, nearest
 
+ARCHIVE = b"PK"
+OLD_FORM = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # torch's number as pickled, first in the file
+HEAD = 32  # bytes that tell what a file is
+TRUST = (
+    "Ask for a safetensors file. Or, if you trust the one who made it and know that it came to you "
+    "unchanged: python tools/convert.py --trust {path} {stem}.safetensors"
+)
 
-def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The checkpoint in `path` (.safetensors, .pth or .pt).
+
+class Checkpoint(dict[str, Any]):
+    """The content of a file and where it lies.
+
+    Attributes:
+        path: the file.
+        source: what the user called it: a path, an address or a name of the catalogue.
+        no_tensors: names among the weights that hold something else -> what.
+    """
+
+    path: Path
+    source: str
+    no_tensors: dict[str, str]
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        # Saved again, it is an ordinary dict that any reader may load.
+        return OrderedDict, (list(self.items()),)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors, without the "module." that distributed training puts before their names."""
+        return {n.removeprefix("module."): t for n, t in self["state_dict"].items()}
+
+
+def read(
+    path: str | Path, map_location: Any = "cpu", *, source: str = "", trust: bool = False
+) -> Checkpoint:
+    """The checkpoint in a file (.safetensors, .pth, .pt, .bin, or a .pkl of arrays).
+
+    Args:
+        source: what to call it in messages; the path if empty.
+        trust: unpickle it, which runs whatever code its maker put into it.
 
     Raises:
         MissingInputError: there is no such file.
@@ -37,39 +77,38 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
             f"checkpoint: there is no file {path}.{nearest(path.name, beside)} "
             "tools/train.py writes its checkpoints to --work-dir."
         )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path, map_location)
-    try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _is_torch_archive(path) or b"Unsupported" in str(error).encode():
-            raise InputError(
-                f"checkpoint: {path} holds more than tensors and plain values, reading it would "
-                f"run code from the file, so it was not read ({_first_line(error)}). Ask for a "
-                "safetensors file, or load and re-save its state_dict where you trust it."
-            ) from error
-        raise InputError(
-            f"checkpoint: {path} is not a checkpoint that torch can read "
-            f"({path.stat().st_size} bytes, {_first_line(error)}). Was the download complete?"
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise InputError(
-            f"checkpoint: {path} is damaged or cut short ({path.stat().st_size} bytes, "
-            f"{_first_line(error)}). Copy or download it again."
-        ) from error
-    return _wrapped(content, path)
+    content = _unpickled(path, map_location) if trust else _content(path, map_location)
+    checkpoint = _wrapped(content, path)
+    checkpoint.path, checkpoint.source = path, source or str(path)
+    return checkpoint
+
+
+def sha256(path: Path) -> str:
+    """Of the bytes of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_weights(
-    path: str | Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], dtype: torch.dtype
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write floating tensors of `state` as `dtype` to a safetensors file, whole or not at all.
+    """Write `state` to a safetensors file, whole or not at all.
 
     Args:
         meta: values that JSON can hold; `read` returns them as "meta".
+        dtype: for floating tensors; None leaves each its own.
     """
     path = Path(path)
-    tensors = {name: _narrowed(tensor.detach().cpu(), dtype) for name, tensor in state.items()}
+    tensors = {
+        name: _narrowed(tensor.detach().cpu(), dtype or tensor.dtype)
+        for name, tensor in state.items()
+    }
     with replaced(path) as temporary:
         save_file(tensors, temporary, metadata={"swin_dense": json.dumps(meta)})
 
@@ -118,39 +157,126 @@ def _umask() -> int:
     return mask
 
 
+def _content(path: Path, map_location: Any) -> Any:
+    head = _head(path)
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _read_safetensors(path, map_location)
+    pickled = head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle")
+    if pickled and OLD_FORM not in head and not head.startswith(ARCHIVE):
+        return _read_pickle(path)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if head.startswith(ARCHIVE) or "Unsupported" in str(error):
+            raise _would_run_code(path, _cause(error)) from error
+        raise InputError(
+            f"checkpoint: {path} is not a checkpoint that torch can read "
+            f"({path.stat().st_size} bytes, {_cause(error)}). Was the download complete?"
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever a broken or hostile file can raise is the file's mistake
+        raise _damaged(path, error) from error
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(HEAD)
+
+
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
     device = map_location if isinstance(map_location, str) else "cpu"
     try:
         with safe_open(path, framework="pt", device=device) as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             meta = json.loads((file.metadata() or {}).get("swin_dense", "{}"))
-    except SafetensorError as error:
+    except OSError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(path, error) from error
+    return {"state_dict": state, "meta": meta if isinstance(meta, dict) else {}}
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return pickles.read(path)
+    except pickles.RefusedError as error:
+        raise _would_run_code(path, str(error)) from error
+    except pickle.UnpicklingError as error:
+        raise _damaged(path, error) from error
+
+
+def _unpickled(path: Path, map_location: Any) -> Any:
+    """The content of a file whose maker is trusted; safe readers come first."""
+    try:
+        return _content(path, map_location)
+    except InputError:
+        pass
+    try:
+        if _head(path).startswith(ARCHIVE) or OLD_FORM in _head(path):
+            return torch.load(path, map_location=map_location, weights_only=False)
+        with open(path, "rb") as file:
+            return pickle.load(file, encoding="latin1")
+    except OSError:
+        raise
+    except Exception as error:  # whatever the code in the file raises
         raise InputError(
-            f"checkpoint: {path} is damaged or cut short ({path.stat().st_size} bytes, {error}). "
-            "Copy or download it again."
+            f"checkpoint: {path} cannot be unpickled here ({type(error).__name__}: "
+            f"{_cause(error)}). It may need the packages that it was written with."
         ) from error
-    return {"state_dict": state, "meta": meta}
 
 
-def _wrapped(content: Any, path: Path) -> dict[str, Any]:
+def _wrapped(content: Any, path: Path) -> Checkpoint:
+    state: Any = None
+    whole: dict[str, Any] = {}
     if isinstance(content, Mapping):
         for key in ("state_dict", "model"):
-            if isinstance(content.get(key), Mapping):
-                return {**content, "state_dict": content[key]}
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return {"state_dict": content}
-    found = list(content)[:5] if isinstance(content, Mapping) else type(content).__name__
-    raise InputError(
-        f"checkpoint: {path} holds no weights: expected name -> tensor, or such a dict under "
-        f"'state_dict' or 'model'; found {found}."
+            if state is None and isinstance(content.get(key), Mapping):
+                state, whole = content[key], dict(content)
+        if state is None and content and all(isinstance(v, Tensor) for v in content.values()):
+            state = content
+    tensors, others = {}, {}
+    for name, value in (state or {}).items():
+        if not isinstance(value, Tensor):
+            value = _of_array(value)
+        if isinstance(value, Tensor):
+            tensors[str(name)] = value
+        else:
+            others[str(name)] = f"no tensor but {type(value).__name__}"
+    if not tensors:
+        found = list(content)[:5] if isinstance(content, Mapping) else type(content).__name__
+        raise InputError(
+            f"checkpoint: {path} holds no weights: expected name -> tensor, or such a dict under "
+            f"'state_dict' or 'model'; found {found}."
+        )
+    checkpoint = Checkpoint({**whole, "state_dict": tensors})
+    checkpoint.no_tensors = others
+    return checkpoint
+
+
+def _of_array(value: Any) -> Any:
+    """A numpy array of a trusted pickle as a tensor, anything else as it is."""
+    if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
+        return torch.from_numpy(value.copy())
+    return value
+
+
+def _would_run_code(path: Path, what: str) -> InputError:
+    advice = TRUST.format(path=path, stem=path.with_suffix("").name)
+    return InputError(
+        f"checkpoint: {path} holds more than tensors and plain values, reading it would run code "
+        f"from the file, so it was not read ({what}). {advice}"
     )
 
 
-def _is_torch_archive(path: Path) -> bool:
-    return zipfile.is_zipfile(path)
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"checkpoint: {path} is damaged or cut short ({path.stat().st_size} bytes, "
+        f"{_cause(error)}). Copy or download it again."
+    )
 
 
-def _first_line(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     """torch advises to switch its protection off; the first sentence holds the cause."""
     for line in str(error).splitlines():
         if "Unsupported" in line or "GLOBAL" in line:

@@ -1,7 +1,12 @@
 """Weight files: what is read, what is refused, and what an interrupted write leaves."""
 
+import json
+import os
 import pickle
+import struct
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,12 +72,137 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, protocol, legacy):
     assert not canary.exists()
 
 
-def test_code_in_a_bare_pickle_does_not_run(tmp_path):
+@pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w.bin", "w"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_code_in_a_bare_pickle_does_not_run(tmp_path, name, protocol):
     canary = tmp_path / "canary"
-    (tmp_path / "w.pth").write_bytes(pickle.dumps(Hostile(canary)))
+    (tmp_path / name).write_bytes(pickle.dumps(Hostile(canary), protocol=protocol))
     with pytest.raises(InputError):
+        files.read(tmp_path / name)
+    assert not canary.exists()
+
+
+class Runs:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return (os.system, (self.command,))
+
+
+@pytest.mark.parametrize("place", ["state_dict", "key", "meta", "optimizer"])
+def test_code_anywhere_in_an_archive_does_not_run(tmp_path, place):
+    canary = tmp_path / "canary"
+    bad = Runs(f"touch {canary}")
+    content = {"state_dict": dict(STATE), "meta": {}}
+    if place == "state_dict":
+        content["state_dict"]["b"] = bad
+    elif place == "key":
+        content[bad] = 1
+    else:
+        content[place] = [{"deep": (bad,)}]
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"posix\.system|would run code"):
         files.read(tmp_path / "w.pth")
     assert not canary.exists()
+
+
+def test_the_refusal_says_how_to_trust_a_file(tmp_path):
+    torch.save({"state_dict": STATE, "meta": Runs("true")}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"tools/convert\.py --trust \S*w\.pth w\.safetensors"):
+        files.read(tmp_path / "w.pth")
+
+
+def test_a_trusted_file_is_unpickled(tmp_path):
+    canary = tmp_path / "canary"
+    torch.save({"state_dict": STATE, "meta": Hostile(canary)}, tmp_path / "w.pth")
+    read = files.read(tmp_path / "w.pth", trust=True)
+    assert torch.equal(read["state_dict"]["a.weight"], STATE["a.weight"])
+    assert canary.exists()
+
+
+def test_trust_without_the_package_it_needs_is_no_traceback(tmp_path):
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x02cno.such.package\nThing\n.")
+    with pytest.raises(InputError, match=r"ModuleNotFoundError.*packages that it was written with"):
+        files.read(tmp_path / "w.pkl", trust=True)
+
+
+def test_detectron2_files_are_read(tmp_path):
+    content = {"model": {"backbone.a": np.arange(6, dtype="f4").reshape(2, 3)}, "__author__": "x"}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(content))
+    read = files.read(tmp_path / "w.pkl")
+    assert torch.equal(read["state_dict"]["backbone.a"], torch.arange(6.0).reshape(2, 3))
+
+
+def test_what_was_read_can_be_saved_for_other_readers(tmp_path):
+    torch.save({"model": STATE, "meta": {"x": 1}}, tmp_path / "w.pth")
+    torch.save(files.read(tmp_path / "w.pth"), tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)
+    assert torch.equal(again["state_dict"]["a.weight"], STATE["a.weight"])
+    assert again["meta"] == {"x": 1}
+
+
+def test_what_is_no_tensor_among_the_weights_is_told(tmp_path):
+    torch.save({"model": {**STATE, "epoch": 3, "note": "x"}}, tmp_path / "w.pth")
+    read = files.read(tmp_path / "w.pth")
+    assert set(read.weights) == set(STATE)
+    assert read.no_tensors == {"epoch": "no tensor but int", "note": "no tensor but str"}
+
+
+def test_the_name_a_distributed_run_adds_is_dropped(tmp_path):
+    torch.save({f"module.{n}": t for n, t in STATE.items()}, tmp_path / "w.pth")
+    assert set(files.read(tmp_path / "w.pth").weights) == set(STATE)
+
+
+def test_a_safetensors_file_of_another_name(tmp_path):
+    files.write_weights(tmp_path / "w.safetensors", STATE, {"classes": ["a"]})
+    (tmp_path / "w.safetensors").rename(tmp_path / "w.bin")
+    read = files.read(tmp_path / "w.bin")
+    assert read["meta"] == {"classes": ["a"]}
+    assert read["state_dict"]["a.weight"].dtype is torch.float32
+
+
+def safetensors_of(header, body=b"\0" * 16):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + body
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        safetensors_of({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 16]}}),
+        safetensors_of({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 2**60]}}),
+        safetensors_of({"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}),
+        safetensors_of({"a": {"dtype": "F99", "shape": [4], "data_offsets": [0, 16]}}),
+        safetensors_of({"a": {"dtype": "F32", "shape": [4], "data_offsets": [8, 0]}}),
+        safetensors_of({"a": 5}),
+        safetensors_of(b"{" * 4000),
+        safetensors_of({"__metadata__": {"swin_dense": "[" * 5000}}, b""),
+        safetensors_of({"__metadata__": {"swin_dense": "not json"}}, b""),
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 2) + b"{}",
+    ],
+)
+def test_hostile_headers_are_no_traceback(tmp_path, raw):
+    (tmp_path / "w.safetensors").write_bytes(raw)
+    with pytest.raises(InputError, match=r"damaged or cut short|holds no weights"):
+        files.read(tmp_path / "w.safetensors")
+
+
+def test_an_archive_whose_tensors_claim_more_than_they_have(tmp_path):
+    torch.save({"a": torch.zeros(4)}, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as old:
+        parts = {n: old.read(n) for n in old.namelist()}
+    with zipfile.ZipFile(tmp_path / "huge.pth", "w") as new:
+        for name, data in parts.items():
+            new.writestr(name, data.replace(b"K\x04", b"K\x7f") if "data.pkl" in name else data)
+    with pytest.raises(InputError, match="damaged"):
+        files.read(tmp_path / "huge.pth")
+
+
+def test_the_hash_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "w").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "w").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -1,0 +1,169 @@
+"""Every layout there and back; what is none, or not a whole one, is refused with the reason."""
+
+import re
+
+import pytest
+import torch
+from states import MLP, V1, V2, ours, spatial_mlp_state
+
+from swin_dense.checkpoints.layouts import LAYOUTS, convert, export, names, openmmlab
+from swin_dense.checkpoints.layouts.recognition import ALL
+from swin_dense.errors import InputError
+
+HEADS = {"detector": "roi_head.bbox_head.fc_cls.weight", "segmentor": "decode_head.conv_seg.weight"}
+
+
+def our_state(layout):
+    """As much of a model of ours as this layout has a place for."""
+    if layout.architecture == MLP:
+        state = {re.sub(r"^norm\.", "norm3.", n): t for n, t in spatial_mlp_state().items()}
+    else:
+        state = ours(layout.architecture).state_dict()
+    places = " ".join(layout.table.values())
+    if "norm{stage}" not in places:
+        kept = "norm3." if "norm{last}" in places else "layers"
+        state = {n: t for n, t in state.items() if not re.match(r"norm\d", n) or n.startswith(kept)}
+    if layout.whole:
+        state = {f"backbone.{name}": tensor for name, tensor in state.items()}
+        kind = next(kind for kind in HEADS if kind in layout.name)
+        state[HEADS[kind]] = torch.randn(5, 3)
+    return state
+
+
+@pytest.mark.parametrize("layout", ALL, ids=lambda layout: layout.name)
+def test_there_and_back(layout):
+    state = our_state(layout)
+    theirs = export(state, layout.name)
+    for mark in layout.marks:  # what tells it from others may be no weight of ours
+        if not any(names.first([mark], name) for name in theirs):
+            theirs[mark.format(any="x.weight", end="weight")] = torch.ones(1)
+    found = convert(theirs)
+    assert (found.layout, found.whole) == (layout.name, layout.whole)
+    assert found.architecture == layout.architecture
+    assert found.state.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(found.state[name], tensor), name
+
+
+def test_layouts_have_names_of_their_own():
+    assert len(set(LAYOUTS)) == len(LAYOUTS) == len(ALL)
+
+
+def test_an_unknown_layout_is_refused():
+    with pytest.raises(InputError, match=r"'timm Swin V3'. Did you mean 'timm Swin V\d'\?"):
+        export({}, "timm Swin V3")
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        (
+            "timm Swin V2",
+            r"takes a whole Swin V2 under our names, but layers.0.blocks.0.attn.logit",
+        ),
+        (
+            "mmdet 3.x Swin V1 detector",
+            r"a whole Swin V1 behind 'backbone.' .* there are no blocks",
+        ),
+    ],
+)
+def test_only_what_a_layout_is_for_is_exported(layout, says):
+    with pytest.raises(InputError, match=says):
+        export(ours(V1, out_indices=(3,)).state_dict(), layout)
+
+
+def test_a_number_where_channels_belong_is_told():
+    theirs = export(ours(V1).state_dict(), LAYOUTS[ALL.index(openmmlab.BACKBONES[0])])
+    theirs["stages.0.downsample.norm.bias"] = torch.tensor(1.0)
+    with pytest.raises(InputError, match=r"layers.0.downsample.norm.bias is \(\) where \(48,\)"):
+        convert(theirs)
+
+
+# --- Refusals ------------------------------------------------------------------------------------
+
+
+RESNET = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 1, 1), "fc.bias": (5,)}
+VIT = {"cls_token": (1, 1, 8), "patch_embed.proj.weight": (8, 3, 4, 4)} | {
+    "blocks.0.attn.qkv.weight": (24, 8)
+}
+CONVNEXT = {"downsample_layers.0.0.weight": (8, 3, 4, 4), "stages.0.0.dwconv.weight": (8, 1, 7, 7)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "what", "first"),
+    [
+        (RESNET, "a ResNet", "conv1.weight"),
+        (VIT, "a plain ViT", "cls_token"),
+        (CONVNEXT, "a ConvNeXt", "downsample_layers.0.0.weight"),
+    ],
+    ids=["resnet", "vit", "convnext"],
+)
+def test_foreign_weights(shapes, what, first):
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    with pytest.raises(InputError) as refusal:
+        convert(state)
+    says = str(refusal.value)
+    assert f"no whole Swin in any of the {len(LAYOUTS)} layouts" in says
+    assert f"they are of {what}. Nearest is '" in says
+    assert f"{first} has no place" in says
+
+
+@pytest.mark.parametrize("layout", [x for x in ALL if x.architecture != MLP], ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    "kept", [slice(None, None, 2), slice(None, 60)], ids=["every 2nd", "first"]
+)
+def test_half_of_a_file(layout, kept):
+    theirs = export(our_state(layout), layout.name)
+    half = dict(list(theirs.items())[kept])
+    with pytest.raises(InputError, match=r" is missing"):
+        convert(half)
+
+
+@pytest.mark.parametrize("kind", [V1, V2])
+def test_blocks_of_different_stages_changed_places(kind):
+    state = ours(kind).state_dict()
+    one, two = "layers.0.blocks.1.", "layers.2.blocks.1."
+    swapped = {
+        n.replace(one, "?").replace(two, one).replace("?", two): tensor
+        for n, tensor in state.items()
+    }
+    assert swapped.keys() == state.keys()
+    with pytest.raises(InputError, match=r"0.blocks.1.norm1.weight is \(48,\) where \(12,\)"):
+        convert(swapped)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_tensors(seed):
+    state = ours(V1).state_dict()
+    order = torch.randperm(len(state), generator=torch.Generator().manual_seed(seed)).tolist()
+    tensors = list(state.values())
+    with pytest.raises(InputError, match=r"which knows 112 of them, but \S+ is "):
+        convert({name: tensors[i] for name, i in zip(state, order, strict=True)})
+
+
+def test_one_key_too_many_is_named():
+    state = {**ours(V1).state_dict(), "layers.0.blocks.0.attn.gate": torch.ones(1)}
+    with pytest.raises(InputError, match=r"but layers.0.blocks.0.attn.gate has no place\."):
+        convert(state)
+
+
+def test_one_tensor_under_two_names_is_named():
+    state = ours(V1, out_indices=(3,)).state_dict()
+    theirs = export(state, "Hugging Face transformers 4.x Swin V1")
+    theirs["swin.layernorm.bias"] = theirs["layernorm.bias"]
+    with pytest.raises(InputError, match=r"two tensors are norm3.bias"):
+        convert(theirs)
+
+
+def test_nothing_at_all():
+    with pytest.raises(
+        InputError, match=r"these 0 tensors are no whole Swin .* there are no blocks"
+    ):
+        convert({})
+
+
+def test_the_state_given_is_left_alone():
+    state = {f"module.{n}": t for n, t in ours(V1).state_dict().items()}
+    before = dict(state)
+    convert(state)
+    assert state == before
