@@ -32,7 +32,7 @@ LISTS = ("images", "annotations", "categories")
 
 def read_categories(annotation_file: str | Path) -> dict[int, str]:
     """Category id -> name, in the order of the file."""
-    return _categories(_load(annotation_file), annotation_file)
+    return categories_of(load(annotation_file), annotation_file)
 
 
 def class_names(annotation_file: str | Path) -> tuple[str, ...]:
@@ -132,8 +132,8 @@ def check(
         min_side: images with a shorter side below it are not trained on (mmdet's
             filter_cfg.min_size).
     """
-    content = _load(annotation_file)
-    categories = _categories(content, annotation_file)
+    content = load(annotation_file)
+    categories = categories_of(content, annotation_file)
     wanted = tuple(categories.values()) if classes is None else classes
     try:
         ids = match_classes(wanted, categories, subset)
@@ -169,14 +169,20 @@ def check(
 # Reading.
 
 
-def _load(annotation_file: str | Path) -> dict:
+def load(annotation_file: str | Path, panoptic: bool = False) -> dict:
+    """The content of an annotation file that has the lists of its format; else an error.
+
+    Args:
+        panoptic: whether annotations are lists of segments instead of single objects.
+    """
     path = require_file(annotation_file, "annotation file")
     data = path.read_bytes()
     try:
         content = json.loads(data)
     except ValueError as error:
         raise InputError(f"{path}: {_not_json(data, error)}") from error
-    rule = "COCO instance format is a JSON object with the lists images, annotations, categories"
+    form, other = ("panoptic", "instance") if panoptic else ("instance", "panoptic")
+    rule = f"COCO {form} format is a JSON object with the lists images, annotations, categories"
     if isinstance(content, list):
         seems = "a bare list"
         if content and isinstance(content[0], dict) and "score" in content[0]:
@@ -187,13 +193,15 @@ def _load(annotation_file: str | Path) -> dict:
     absent = [key for key in LISTS if not isinstance(content.get(key), list)]
     if not absent:
         first = content["annotations"][:1]
-        if any(isinstance(entry, dict) and "segments_info" in entry for entry in first):
+        if any(isinstance(e, dict) and ("segments_info" in e) != panoptic for e in first):
+            how = "without" if panoptic else "with"
             raise InputError(
-                f"{path}: {rule}; this is COCO panoptic format (annotations with segments_info). "
-                "Name the file of instances instead."
+                f"{path}: {rule}; this is COCO {other} format (annotations {how} segments_info). "
+                f"Name the file of {'segments' if panoptic else 'instances'} instead, or use a "
+                f"config for {'instances' if panoptic else 'panoptic segmentation'}."
             )
         return content
-    remedy = "Export the set in COCO instance format."
+    remedy = f"Export the set in COCO {form} format."
     if {"shapes", "imagePath"} & content.keys():
         remedy = "This is a LabelMe file, of one image: convert the folder of them to COCO format."
     elif any(str(key).startswith("_via") for key in content):
@@ -217,7 +225,8 @@ def _not_json(data: bytes, error: ValueError) -> str:
     )
 
 
-def _categories(content: dict, path: str | Path) -> dict[int, str]:
+def categories_of(content: dict, path: str | Path) -> dict[int, str]:
+    """Category id -> name of a loaded file; its categories are entries with ids and names."""
     entries = content["categories"]
     if not entries:
         raise InputError(f"{path}: the list of categories is empty. Export it with its classes.")

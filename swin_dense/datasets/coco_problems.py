@@ -45,6 +45,14 @@ def _is_flag(value: object) -> bool:
     return type(value) in (bool, int, float) and value in (0, 1)
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def _is_segment_id(value: object) -> bool:
+    return type(value) is int and 0 < value < 256**3
+
+
 def _is_box(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
@@ -64,6 +72,16 @@ FIELDS: dict[str, dict[str, tuple[Callable[[object], bool], str]]] = {
         "area": (_is_number, "a finite number"),
         "iscrowd": (_is_flag, "0 or 1"),
         "ignore": (_is_flag, "0 or 1"),
+    },
+    "panoptic annotations": {
+        "image_id": (_is_id, "a whole number or a text"),
+        "file_name": (_is_file_name, "a text"),
+        "segments_info": (_is_list, "a list of segments"),
+    },
+    "segments": {
+        "id": (_is_segment_id, "a whole number from 1 to 256^3 - 1 (R + 256 G + 256^2 B)"),
+        "category_id": (_is_id, "a whole number or a text"),
+        "iscrowd": (_is_flag, "0 or 1"),
     },
 }
 OPTIONAL = ("iscrowd", "ignore")  # without them it is 0
@@ -128,10 +146,15 @@ def link_problems(images: list, annotations: list, categories: Mapping[int, str]
     return problems
 
 
-def image_problems(images: list, image_dir: Path) -> list[str]:
-    """Image files that are not there, with one scan of each folder; or no images at all."""
+def image_problems(images: list, image_dir: Path, what: str = "images") -> list[str]:
+    """Files that are not there, with one scan of each folder; or an empty list.
+
+    Args:
+        images: entries with a file_name.
+        what: what messages call the files.
+    """
     if not images:
-        return ["the list of images is empty. Name the file of another split, or export it again."]
+        return [f"the list of {what} is empty. Name the file of another split, or export it again."]
     by_folder = collections.defaultdict(list)
     for image in images:
         folder, name = os.path.split(image["file_name"])
@@ -148,8 +171,8 @@ def image_problems(images: list, image_dir: Path) -> list[str]:
     if not absent:
         return []
     return [
-        f"{len(absent)} of {len(images)} images are not in {image_dir}: {first_names(absent)}. "
-        + (hint or "Name the folder that file_name starts from, or copy the images.")
+        f"{len(absent)} of {len(images)} {what} are not in {image_dir}: {first_names(absent)}. "
+        + (hint or f"Name the folder that file_name starts from, or copy the {what}.")
     ]
 
 

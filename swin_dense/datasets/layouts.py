@@ -13,6 +13,11 @@ class Split:
     images: str
     labels: str  # COCO annotation file, or folder of label maps
 
+    @property
+    def segments(self) -> str:
+        """The folder of panoptic PNGs: named like the annotation file, as COCO has it."""
+        return self.labels.removesuffix(".json")
+
 
 Layout = dict[str, Split]  # "train" and "val"
 
@@ -36,6 +41,17 @@ INSTANCES: list[Layout] = [
         "train": Split("train", "train/_annotations.coco.json"),
         "val": Split("valid", "valid/_annotations.coco.json"),
     },
+]
+PANOPTIC: list[Layout] = [
+    {
+        "train": Split("train2017", "annotations/panoptic_train2017.json"),
+        "val": Split("val2017", "annotations/panoptic_val2017.json"),
+    },
+    *(
+        {split: Split(images.format(split), labels.format(split)) for split in ("train", "val")}
+        for labels in ("annotations/panoptic_{}.json", "panoptic_{}.json")
+        for images in ("images/{}", "{}", "images")
+    ),
 ]
 LABEL_MAPS: list[Layout] = [
     {

@@ -6,11 +6,13 @@ objects have the hue of their class. Texture, size and place tell nothing, and a
 shapes cover the same area. Later objects hide earlier ones; masks are the visible parts, and no
 object is left with less than `MIN_VISIBLE` of itself.
 
-`write` makes one folder that holds the set in two layouts:
+`write` makes one folder that holds the set in three layouts:
 
     shapes.json                            version and parameters
     images/{train,val}/000001.png          RGB
     annotations/instances_{train,val}.json COCO instances, masks as compressed RLE
+    annotations/panoptic_{train,val}.json  COCO panoptic: the shapes are things, the ground is stuff
+    annotations/panoptic_{train,val}/000001.png
     label_maps/{train,val}/000001.png      8 bits: 0 background, 1..6 the shapes, in `LABELS` order
     classes.txt                            the name of label 0, 1, ... one per line
 
@@ -46,8 +48,9 @@ LABELS = ("background", *CLASSES)
 LABEL_PALETTE = ((70, 70, 75), *PALETTE)
 # Category ids have gaps and do not start at 0 or 1, like those of many real files.
 CATEGORY_IDS = dict(zip(CLASSES, (3, 5, 8, 12, 13, 21), strict=True))
+GROUND_ID = 34  # of the background, in the panoptic files alone
 
-VERSION = 1  # raised whenever the same parameters give other pictures
+VERSION = 2  # raised whenever the same parameters give other files
 SPLITS = ("train", "val")
 MIN_VISIBLE = 0.65  # of the object inside the image
 MIN_PIXELS = 40
@@ -65,6 +68,12 @@ class ShapesSet:
 
     def annotation_file(self, split: str) -> Path:
         return self.root / "annotations" / f"instances_{split}.json"
+
+    def panoptic_file(self, split: str) -> Path:
+        return self.root / "annotations" / f"panoptic_{split}.json"
+
+    def segment_dir(self, split: str) -> Path:
+        return self.root / "annotations" / f"panoptic_{split}"
 
     def image_dir(self, split: str) -> Path:
         return self.root / "images" / split
@@ -365,20 +374,24 @@ def _found(target: Path, parameters: dict) -> ShapesSet:
 
 def _write_all(shapes: ShapesSet, parameters: dict) -> None:
     for split in SPLITS:
-        for folder in (shapes.image_dir(split), shapes.label_dir(split)):
-            folder.mkdir(parents=True)
-        content = _write_split(shapes, split, parameters)
-        shapes.annotation_file(split).parent.mkdir(exist_ok=True)
-        shapes.annotation_file(split).write_text(json.dumps(content, separators=(",", ":")))
+        for place in (shapes.image_dir, shapes.label_dir, shapes.segment_dir):
+            place(split).mkdir(parents=True)
+        instances, panoptic = _write_split(shapes, split, parameters)
+        for path, content in (
+            (shapes.annotation_file(split), instances),
+            (shapes.panoptic_file(split), panoptic),
+        ):
+            path.write_text(json.dumps(content, separators=(",", ":")))
     shapes.classes_file.write_text("\n".join(LABELS) + "\n")
     (shapes.root / "shapes.json").write_text(json.dumps(parameters) + "\n")
 
 
-def _write_split(shapes: ShapesSet, split: str, parameters: dict) -> dict:
-    """Write the pictures and label maps; return what the annotation file holds."""
+def _write_split(shapes: ShapesSet, split: str, parameters: dict) -> tuple[dict, dict]:
+    """Write the pictures and maps; return what the instance and the panoptic file hold."""
     height, width = parameters["size"]
     images: list[dict] = []
     annotations: list[dict] = []
+    panoptic: list[dict] = []
     for number in range(1, parameters[split] + 1):
         name = f"{number:06d}.png"
         picture, owner, classes = draw(parameters["seed"], split, number, (height, width))
@@ -389,19 +402,49 @@ def _write_split(shapes: ShapesSet, split: str, parameters: dict) -> dict:
         for position, kind in enumerate(classes, start=1):
             annotation = {"id": len(annotations) + 1, "image_id": number}
             annotations.append(annotation | _annotate(owner == position, int(kind)))
-    categories = [{"id": CATEGORY_IDS[name], "name": name} for name in CLASSES]
-    return {"images": images, "annotations": annotations, "categories": categories}
+        segments, coloured = _segments(owner, classes)
+        Image.fromarray(coloured).save(shapes.segment_dir(split) / name, compress_level=4)
+        panoptic.append({"image_id": number, "file_name": name, "segments_info": segments})
+    things = [{"id": CATEGORY_IDS[name], "name": name} for name in CLASSES]
+    ground = {"id": GROUND_ID, "name": LABELS[0], "isthing": 0}
+    kinds = [ground, *({**category, "isthing": 1} for category in things)]
+    return (
+        {"images": images, "annotations": annotations, "categories": things},
+        {"images": images, "annotations": panoptic, "categories": kinds},
+    )
+
+
+def _segments(owner: np.ndarray, classes: np.ndarray) -> tuple[list[dict], np.ndarray]:
+    """The panoptic entries of one picture and the colours that number its segments.
+
+    A number names the category in its red part and the object in its green part.
+    """
+    categories = [GROUND_ID, *(CATEGORY_IDS[CLASSES[kind]] for kind in classes)]
+    ids = np.array([category + 256 * k for k, category in enumerate(categories)])
+    segments = []
+    for k, category in enumerate(categories):
+        mask = owner == k
+        if mask.any():  # the ground of a small picture may be hidden
+            segment = {"id": int(ids[k]), "category_id": category, "iscrowd": 0}
+            segments.append(segment | _extent(mask))
+    coloured = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1)[owner]
+    return segments, coloured.astype(np.uint8)
+
+
+def _extent(mask: np.ndarray) -> dict:
+    """Box (left, top, width, height) and area of one visible mask, in pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = (int(v) for v in (rows[0], rows[-1], columns[0], columns[-1]))
+    box = [left, top, right - left + 1, bottom - top + 1]
+    return {"bbox": box, "area": int(mask.sum())}
 
 
 def _annotate(mask: np.ndarray, kind: int) -> dict:
-    """The COCO entry of one visible mask; the box is (left, top, width, height) in pixels."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = (int(v) for v in (rows[0], rows[-1], columns[0], columns[-1]))
+    """The COCO entry of one visible mask."""
     encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
         "category_id": CATEGORY_IDS[CLASSES[kind]],
-        "bbox": [left, top, right - left + 1, bottom - top + 1],
-        "area": int(mask.sum()),
+        **_extent(mask),
         "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode()},
         "iscrowd": 0,
     }

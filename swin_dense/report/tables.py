@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping
 
-FRACTION_FAMILIES = ("bbox", "segm")  # COCO's numbers lie between 0 and 1, mmseg's are percent
+FRACTION_FAMILIES = ("bbox", "segm")  # COCO's numbers lie between 0 and 1, others are percent
+PANOPTIC = ("PQ", "SQ", "RQ")
+PANOPTIC_GROUPS = {"": "all", "_th": "things", "_st": "stuff"}  # suffix of a number -> column
 
 
 def overall(numbers: Mapping[str, float]) -> str:
     """One column for each kind of evaluation ("bbox_AP" -> column bbox, row AP)."""
+    if "PQ" in numbers:
+        return grid(
+            ["", *PANOPTIC_GROUPS.values()],
+            [[n, *(_percent(numbers.get(n + g)) for g in PANOPTIC_GROUPS)] for n in PANOPTIC],
+        )
     families = [f for f in FRACTION_FAMILIES if any(n.startswith(f + "_") for n in numbers)]
     if not families:
         return grid(["", "percent"], [[name, _percent(v)] for name, v in numbers.items()])

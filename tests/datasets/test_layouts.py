@@ -3,7 +3,7 @@
 import pytest
 
 from swin_dense.datasets import layouts
-from swin_dense.datasets.layouts import INSTANCES, LABEL_MAPS, Split
+from swin_dense.datasets.layouts import INSTANCES, LABEL_MAPS, PANOPTIC, Split
 from swin_dense.errors import InputError, MissingInputError
 
 
@@ -25,6 +25,12 @@ def test_each_layout_of_instances_is_found(tmp_path, place):
     assert layouts.find(tmp_path, INSTANCES) == INSTANCES[place]
 
 
+@pytest.mark.parametrize("place", range(len(PANOPTIC)))
+def test_each_layout_of_segments_is_found(tmp_path, place):
+    make(tmp_path, PANOPTIC[place])
+    assert layouts.find(tmp_path, PANOPTIC) == PANOPTIC[place]
+
+
 @pytest.mark.parametrize("place", range(len(LABEL_MAPS)))
 def test_each_layout_of_label_maps_is_found(tmp_path, place):
     make(tmp_path, LABEL_MAPS[place], folders=True)
@@ -34,6 +40,8 @@ def test_each_layout_of_label_maps_is_found(tmp_path, place):
 def test_names_are_those_of_the_originals():
     """By hand: COCO 2017 as cocodataset.org packs it, ADE20K as its authors do, Roboflow."""
     assert INSTANCES[0]["train"] == Split("train2017", "annotations/instances_train2017.json")
+    assert PANOPTIC[0]["train"] == Split("train2017", "annotations/panoptic_train2017.json")
+    assert PANOPTIC[0]["train"].segments == "annotations/panoptic_train2017"
     assert INSTANCES[-1]["val"] == Split("valid", "valid/_annotations.coco.json")
     assert LABEL_MAPS[0]["val"] == Split("images/validation", "annotations/validation")
     assert {"train": Split("train", "train.json"), "val": Split("val", "val.json")} in INSTANCES

@@ -135,7 +135,7 @@ def test_same_seed_same_bytes_in_another_process(written, tmp_path):
     assert digest(tmp_path / written.root.name) == digest(written.root)
 
 
-def test_pixels_are_those_of_version_1():
+def test_pixels_are_still_those_of_version_1():
     """A change here means other data for everyone: raise shapes.VERSION with it."""
     picture, owner, kinds = shapes.draw(0, "train", 1, (160, 208))
     assert kinds.tolist() == KINDS_0_1

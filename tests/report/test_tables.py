@@ -24,3 +24,15 @@ def test_percent_is_not_shown_as_a_fraction():
 def test_by_class_takes_classes_without_a_number():
     text = tables.by_class({"cat": {"bbox_AP": 0.1}, "dog": {}})
     assert text.splitlines()[-1].split() == ["dog", "-"]
+
+
+def test_panoptic_quality_has_a_column_for_things_and_one_for_stuff():
+    numbers = {"PQ": 40.0, "PQ_th": 50.0, "PQ_st": float("nan"), "SQ": 80.125, "RQ": 50.0}
+    assert tables.overall(numbers) == (
+        "      all  things  stuff\n"
+        "------------------------\n"
+        "PQ  40.00   50.00      -\n"
+        "SQ  80.12       -      -\n"
+        "RQ  50.00       -      -"
+    )
+    assert "100.00" in tables.by_class({"cat": {"PQ": 100.0}})
