@@ -8,6 +8,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -17,5 +18,6 @@ _GLUE = ["swin_dense.openmmlab"]
 MODELS = Registry("model", parent=ROOT_MODELS, scope=_SCOPE, locations=["swin_dense.backbones"])
 DATASETS = Registry("dataset", parent=ROOT_DATASETS, scope=_SCOPE, locations=_GLUE)
 TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=_GLUE)
+TASK_UTILS = Registry("task util", parent=ROOT_TASK_UTILS, scope=_SCOPE, locations=_GLUE)
 METRICS = Registry("metric", parent=ROOT_METRICS, scope=_SCOPE, locations=_GLUE)
 HOOKS = Registry("hook", parent=ROOT_HOOKS, scope=_SCOPE, locations=_GLUE)

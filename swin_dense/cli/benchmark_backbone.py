@@ -1,6 +1,7 @@
 """Rows about the whole backbone: Swin-T, batch 1, in evaluation mode.
 
-Beside other projects' models of the same sizes, and beside itself at a larger image.
+Beside other projects' models of the same sizes, version 2 beside version 1, and beside itself at a
+larger image.
 """
 
 import functools
@@ -32,11 +33,11 @@ def cases(device: str, shape: tuple[int, int], compiled: bool = False) -> list[C
             loaded.compile()
         return loaded
 
-    def measure(against: str, both_ways: bool, autocast: bool, seconds: float) -> Pair:
+    def measure(which: str, against: str, both_ways: bool, autocast: bool, seconds: float) -> Pair:
         image = torch.randn(1, 3, height, width, device=device)
         ours, theirs = (
             functools.partial(run, model(name), image, both_ways, autocast)
-            for name in (benchmark_peers.OURS, against)
+            for name in (which, against)
         )
         if against.endswith(COMPILED):
             _compile(against, theirs)
@@ -45,9 +46,16 @@ def cases(device: str, shape: tuple[int, int], compiled: bool = False) -> list[C
     others = list(benchmark_peers.PEERS)
     if compiled:
         others += [f"{name}{COMPILED}" for name in (benchmark_peers.OURS, "timm")]
+    pairs = [("", benchmark_peers.OURS, other) for other in others]
+    version_2 = benchmark_peers.VERSION_2
+    pairs.append((f"{version_2}, ", version_2, benchmark_peers.VERSION_1))
     return [
-        Case(f"{way}, {precision}", other, functools.partial(measure, other, both_ways, autocast))
-        for other in others
+        Case(
+            f"{prefix}{way}, {precision}",
+            other,
+            functools.partial(measure, which, other, both_ways, autocast),
+        )
+        for prefix, which, other in pairs
         for precision, autocast in PRECISIONS.items()
         for way, both_ways in WAYS.items()
     ]

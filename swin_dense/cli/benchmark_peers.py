@@ -6,10 +6,11 @@ import importlib.util
 import torch
 from torch import Tensor, nn
 
-from swin_dense.backbones import Swin
+from swin_dense.backbones import Swin, SwinV2
 from swin_dense.benchmark import LeftOutError
 
 OURS = "ours"
+VERSION_2, VERSION_1 = "Swin V2", "our Swin V1 with windows of 8"
 
 
 class _FeatureMaps(nn.Module):
@@ -23,6 +24,14 @@ class _FeatureMaps(nn.Module):
 
 def _ours(height: int, width: int) -> nn.Module:
     return Swin.from_preset("tiny")
+
+
+def _version_2(height: int, width: int) -> nn.Module:
+    return SwinV2.from_preset("tiny")
+
+
+def _version_1(height: int, width: int) -> nn.Module:
+    return Swin.from_preset("tiny", window_size=8)
 
 
 def _mmdet(height: int, width: int) -> nn.Module:
@@ -47,18 +56,19 @@ def _timm(height: int, width: int) -> nn.Module:
     return timm.create_model(name, features_only=True, img_size=(height, width))
 
 
+_OWN = {OURS: _ours, VERSION_2: _version_2, VERSION_1: _version_1}
 PEERS = {"mmdet": _mmdet, "transformers": _transformers, "timm": _timm}
 
 
 def load(name: str, height: int, width: int) -> nn.Module:
-    """Swin-T with random weights, ours or that of one of PEERS; all take and give maps alike.
+    """Swin-T with random weights, one of ours or of PEERS; all take and give maps alike.
 
     Raises:
         LeftOutError: the project is not installed, or does not import here.
     """
     try:
         _name_torchvision_ops()
-        return {OURS: _ours, **PEERS}[name](height, width)
+        return {**_OWN, **PEERS}[name](height, width)
     except (ImportError, RuntimeError) as error:
         missing = isinstance(error, ImportError) and importlib.util.find_spec(name) is None
         reason = "not installed" if missing else f"does not import ({str(error).splitlines()[0]})"

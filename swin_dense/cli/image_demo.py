@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", help="weights written by tools/train.py")
     parser.add_argument("--out-dir", default="demo_out", metavar="DIR", help="(demo_out)")
     parser.add_argument(
-        "--score-thr", type=float, default=0.3, metavar="S", help="hide weaker instances (0.3)"
+        "--score-thr", type=float, default=0.3, metavar="S", help="hide weaker ones (0.3)"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     parser.add_argument("--image-scale", metavar="LONG,SHORT", type=options.scale)
@@ -65,7 +65,8 @@ def _demo(asked: argparse.Namespace) -> int:
         with files.replaced(out / f"{name}.png") as temporary:
             Image.fromarray(picture).save(temporary, format="PNG")
         with files.replaced(out / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps({"image": path.name, **content}, indent=1) + "\n")
+            row = {"image": path.name, "weights": predictor.weights, **content}
+            temporary.write_text(json.dumps(row, indent=1) + "\n")
         print(f"{path.name}: {_summary(content)} -> {out / name}.png, .json")
     if skipped:
         print(f"{skipped} of {len(found)} images were skipped", file=sys.stderr)
@@ -79,6 +80,11 @@ def _look(
     height, width = rgb.shape[:2]
     content: dict[str, Any] = {"height": height, "width": width}
     sample = predictor(rgb)
+    if predictor.panoptic:
+        segments, content["segments"] = predictor.segments(sample, threshold)
+        content["segment_map"] = run_lengths(segments)
+        palette = dict(zip(predictor.classes, colours.palette(len(predictor.classes)), strict=True))
+        return pictures.segment_overlay(rgb, segments, content["segments"], palette), content
     if not predictor.segmentation:
         content["instances"] = predictor.instances(sample, threshold)
         factor = pictures.enlargement(height, width)
@@ -93,7 +99,7 @@ def _look(
 
 
 def run_lengths(labels: np.ndarray) -> dict[str, Any]:
-    """Row by row, the class index of each run and its length; lossless and short."""
+    """Row by row, the value of each run and its length; lossless and short."""
     flat = labels.ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=flat[0] - 1))
     lengths = np.diff(starts, append=len(flat))
@@ -101,8 +107,9 @@ def run_lengths(labels: np.ndarray) -> dict[str, Any]:
 
 
 def _summary(content: dict[str, Any]) -> str:
-    if "instances" in content:
-        names = [row["class"] for row in content["instances"]]
+    rows = content.get("instances", content.get("segments"))
+    if rows is not None:
+        names = [row["class"] for row in rows]
         return ", ".join(f"{names.count(n)} {n}" for n in dict.fromkeys(names)) or "nothing found"
     return ", ".join(content["classes"])
 

@@ -7,6 +7,7 @@ COMMANDS = {  # name -> module with main(); each imports what it needs when it i
     "train": "swin_dense.cli.train",
     "test": "swin_dense.cli.test",
     "image-demo": "swin_dense.cli.image_demo",
+    "convert": "swin_dense.cli.convert",
     "benchmark": "swin_dense.cli.benchmark",
     "quickstart": "swin_dense.cli.quickstart",
 }

@@ -43,6 +43,17 @@ def add_config(to: argparse.ArgumentParser) -> None:
     )
 
 
+def add_allow_missing(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--allow-missing",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="weights of the model that the file may lack and that stay at random: the start of "
+        "their names, say neck or roi_head.mask_head, or a pattern such as '*.norm3.*'",
+    )
+
+
 def scale(text: str) -> tuple[int, int]:
     """ "512,320" -> (512, 320), the longer side first."""
     sides = tuple(sorted((int(part) for part in text.replace("x", ",").split(",")), reverse=True))

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: box and mask AP, or mIoU, for the whole set and for each class."""
+"""Evaluate a checkpoint: box and mask AP, PQ or mIoU, for the whole set and for each class."""
 
 import argparse
 import time
@@ -16,7 +16,8 @@ from swin_dense.report import tables
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser("tools/test.py", __doc__)
     options.add_config(parser)
-    parser.add_argument("checkpoint", help="weights written by tools/train.py")
+    parser.add_argument("checkpoint", help="weights of the whole model: a path or an address")
+    options.add_allow_missing(parser)
     options.add_data(parser)
     parser.add_argument("--work-dir", metavar="DIR", help="log (work_dirs/<config name>/test)")
     parser.add_argument(
@@ -33,7 +34,8 @@ def _test(asked: argparse.Namespace) -> None:
     out = Path(asked.out) if asked.out else folder / "metrics.json"
     files.require_place(folder, "--work-dir")
     files.require_place(out.parent, "--out")
-    trained = weights.class_names(files.read(asked.checkpoint))
+    checkpoint = weights.read(asked.checkpoint)
+    trained = weights.class_names(checkpoint)
     found_out = data.settle(config, ("test",), asked.data, asked.data_root, asked.classes)
     if first_process():
         print("\n".join(found_out))
@@ -44,8 +46,11 @@ def _test(asked: argparse.Namespace) -> None:
         segmentation = data.is_segmentation(config)
         weights.require_classes(trained, found, asked.checkpoint, ordered=segmentation)
         if not segmentation:
-            data.set_classes(config, trained)  # the order the heads were trained in
+            # The order the heads were trained in.
+            data.set_classes(config, trained, weights.thing_names(checkpoint))
 
+    if asked.allow_missing:
+        config.allow_missing = asked.allow_missing
     started = time.perf_counter()
     with work_dir(folder):
         tested = run.test(config, asked.checkpoint)
@@ -56,6 +61,7 @@ def _test(asked: argparse.Namespace) -> None:
     about = {
         "config": asked.config,
         "checkpoint": asked.checkpoint,
+        "weights": tested.weights,
         "seconds": round(time.perf_counter() - started, 1),
     }
     run.write_numbers(out, tested, about)

@@ -1,7 +1,6 @@
 """Train a detector or a segmentor; the config says which."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config
@@ -33,8 +32,12 @@ def _parser() -> argparse.ArgumentParser:
         "--load-from", metavar="PATH", help="start from these weights of a whole model"
     )
     parser.add_argument(
-        "--pretrained", metavar="PATH", help="start the backbone from these weights"
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="start the backbone from these: a path, an https or hf:// address, or a name of the "
+        "authors' weights such as swin_tiny_patch4_window7_224",
     )
+    options.add_allow_missing(parser)
     parser.add_argument("--amp", choices=["bf16", "fp16"], help="mixed precision")
     parser.add_argument(
         "--seed", type=options.natural, default=0, help="of weights and data order (0)"
@@ -75,26 +78,27 @@ def _train(asked: argparse.Namespace) -> None:
     if asked.resume:
         config.resume = True
         config.load_from = _checkpoint(asked.resume, Path(config.work_dir))
+    if asked.allow_missing:
+        config.allow_missing = asked.allow_missing
     if config.get("load_from"):
-        _agree_on_classes(config, say)
+        _agree_on_classes(config)
 
     with work_dir(Path(config.work_dir)):
         run.train(config, asked.pretrained, say)
     say(f"checkpoints, log and half-precision weights: {config.work_dir}")
 
 
-def _agree_on_classes(config: Config, say: Callable[..., None]) -> None:
-    """Heads go on in the order they were trained in; a new run may know other classes."""
-    trained = weights.class_names(files.read(config.load_from))
+def _agree_on_classes(config: Config) -> None:
+    """Heads go on in the order they were trained in; with other classes they start anew."""
+    checkpoint = weights.read(config.load_from)
+    trained = weights.class_names(checkpoint)
     found = tuple(config.train_dataloader.dataset.metainfo.classes)
     segmentation = data.is_segmentation(config)
     if trained is None or trained == found:
         return
     if config.get("resume") or set(trained) == set(found):
         weights.require_classes(trained, found, config.load_from, ordered=segmentation)
-        data.set_classes(config, trained)
-    else:
-        say(f"weights of {len(trained)} other classes: the last layers of the heads start anew")
+        data.set_classes(config, trained, weights.thing_names(checkpoint))
 
 
 def _checkpoint(asked: str, folder: Path) -> str:

@@ -22,7 +22,20 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
 mmcv_ext.replace_attention()
 # mmseg says so at every start; the papers' recipes mean what it warns of.
 warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
+# mmdet and mmcv warn of what their own ATSSHead, DyHead and transformers do.
+for theirs in ("DeprecationWarning: `num_anchors`", "In MMCV v1.4.4", "torch.meshgrid: in an"):
+    warnings.filterwarnings("ignore", message=theirs)
 
 # What registers itself, or takes the place of something in mmengine, does so now.
-for module in ("amp", "datasets", "hooks", "metrics", "runner", "transforms", "weights"):
+for module in (
+    "amp",
+    "datasets",
+    "heads",
+    "hooks",
+    "metrics",
+    "panoptic",
+    "runner",
+    "transforms",
+    "weights",
+):
     importlib.import_module(f"{__name__}.{module}")

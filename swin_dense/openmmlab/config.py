@@ -22,6 +22,7 @@ from swin_dense.errors import InputError, MissingInputError, nearest
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
 SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
     "activation_checkpointing",
+    "allow_missing",
     "compile",
     "custom_imports",
     "data",
@@ -58,6 +59,9 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     except Exception as error:  # whatever the code of a config raises is the config's mistake
         what = f"{type(error).__name__}: {error}"
         raise InputError(f"config: {path} cannot be read: {what}") from error
+    # Written without yapf, which takes seconds at the start of a run and at each checkpoint;
+    # mmengine's fromfile forgets its argument for that.
+    vars(config)["_format_python_code"] = False
     check_sections(config, path)
     if options:
         check_options(config, options)
@@ -165,6 +169,15 @@ def building() -> Iterator[None]:
         raise InputError(
             "training: a batch norm saw one value per channel. A head that pools a map to one "
             "pixel needs at least two images in a process: train_dataloader.batch_size=2."
+        ) from error
+    except RuntimeError as error:
+        if "selected index k out of range" not in str(error):
+            raise
+        raise InputError(
+            "model: more of the best places of an image were asked for than it has. A DETR of two "
+            "stages needs maps of at least model.num_queries places: larger images (--image-scale) "
+            "or fewer queries. No model can return more than queries times classes: see "
+            "model.test_cfg.max_per_img."
         ) from error
     except KeyError as error:
         unknown = re.search(r"([\w.:]+) is not in the (\S+) registry", str(error))

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from swin_dense.datasets import coco_layout, label_maps, layouts, shapes
+from swin_dense.datasets import coco_layout, coco_panoptic, label_maps, layouts, shapes
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.datasets import location
 from swin_dense.registry import DATASETS
@@ -25,6 +25,12 @@ def is_segmentation(config: Mapping[str, Any]) -> bool:
     return config["default_scope"] == "mmseg"
 
 
+def is_panoptic(config: Config) -> bool:
+    """Whether the config's data are segments of things and stuff."""
+    types = {dataset.get("type") for dataset in _datasets(config, tuple(LOADERS))}
+    return "swin_dense.CocoPanoptic" in types
+
+
 def settle(
     config: Config,
     splits: tuple[str, ...] = ("train", "val"),
@@ -37,9 +43,9 @@ def settle(
     Args:
         data: "shapes" for the built-in set; None for what the config says.
         data_root: another place for the data; its layout is found if the config's is not there.
-        classes: a file of names, one per line, that replace the config's. For instances they
-            choose among the annotations'; for label maps they name the values, those in
-            parentheses to be ignored. Without it, a classes.txt in the data root does so.
+        classes: a file of names, one per line, that replace the config's. For instances and
+            segments they choose among the annotations'; for label maps they name the values,
+            those in parentheses to be ignored. Without it, a classes.txt in the data root does so.
 
     Raises:
         InputError: whatever is wrong with the data, in words.
@@ -64,7 +70,8 @@ def settle(
         lines.append(text)
     if not is_segmentation(config):
         names = tuple(label_maps.read_names(classes)) if classes else None
-        return lines + _settle_instances(config, splits, names)
+        settle_these = _settle_segments if is_panoptic(config) else _settle_instances
+        return lines + settle_these(config, splits, names)
     if classes:
         table: label_maps.LabelTable | None = label_maps.read_classes_file(classes)
     else:
@@ -72,22 +79,86 @@ def settle(
     return lines + _settle_label_maps(config, splits, table)
 
 
-def set_classes(config: Config, names: tuple[str, ...]) -> None:
-    """Give every data set the names, and every head of the model their number."""
-    for dataset in _datasets(config, tuple(LOADERS)):
-        dataset["metainfo"] = dict(dataset.get("metainfo") or {}, classes=tuple(names))
-    for node in _walk(config["model"]):
+def set_classes(
+    config: Config, names: tuple[str, ...], things: tuple[str, ...] | None = None
+) -> None:
+    """Give every data set the names, and every head of the model their number.
+
+    Args:
+        things: for panoptic data, the names that are things; they come first. None for those the
+            data sets have.
+
+    Raises:
+        InputError: the data sets know other things, or a loss weighs other classes.
+    """
+    datasets = _datasets(config, tuple(LOADERS))
+    more = {}
+    if is_panoptic(config):
+        for dataset in datasets:
+            things = _agreed_things(things, (dataset.get("metainfo") or {}).get("thing_classes"))
+        names = tuple(sorted(names, key=lambda name: name not in (things or ())))  # a stable sort
+        more = {"thing_classes": things}
+    for dataset in datasets:
+        dataset["metainfo"] = dict(dataset.get("metainfo") or {}, classes=tuple(names), **more)
+    count = len(more["thing_classes"] or ()) if more else len(names)
+    for node in walk(config["model"]):
         if "num_classes" in node:
             node["num_classes"] = len(names)
+        if "num_things_classes" in node:
+            node.update(num_things_classes=count, num_stuff_classes=len(names) - count)
+        if "num_queries" in node and "loss_cls" in node:
+            _weigh_classes(node["loss_cls"], len(names))
+
+
+def _agreed_things(
+    trained: tuple[str, ...] | None, known: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """The things in the order of the weights, which the data must know too if they know any."""
+    things = known if trained is None else trained
+    if things is None:
+        raise InputError(
+            "classes: a panoptic model must be told which of its classes are things, and the "
+            "checkpoint does not say. Use one that was trained with a panoptic config."
+        )
+    if known is not None and set(known) != set(things):
+        raise InputError(
+            f"classes: the weights were trained with the things {list(things)}, those of the data "
+            f"are {list(known)}. Correct isthing in the categories of the annotation file."
+        )
+    return tuple(things)
+
+
+def _weigh_classes(loss: dict[str, Any], count: int) -> None:
+    """Lengthen or shorten the weights of a loss: one for each class, the last for no object."""
+    if not isinstance(loss.get("class_weight"), list | tuple):
+        return
+    *each, nothing = loss["class_weight"]
+    if len(each) == count:
+        return
+    if len(set(each)) > 1:
+        raise InputError(
+            f"config: loss_cls.class_weight has {len(each) + 1} numbers, but the data has {count} "
+            f"classes: {count + 1} are needed, the last for 'no object'. State them anew."
+        )
+    loss["class_weight"] = each[:1] * count + [nothing]
 
 
 def scale_images(config: Config, scale: tuple[int, int]) -> None:
-    """Resize every image to fit `scale` (longer, shorter side), in training and in tests."""
-    for node in _walk({name: config[name] for name in LOADERS.values() if name in config}):
-        if "scale" in node:
-            node["scale"] = tuple(scale)
+    """Resize every image to fit `scale` (longer, shorter side), in training and in tests.
+
+    Crops, and what they are padded to, become no larger than the longer side.
+    """
+    parts = {name: config[name] for name in LOADERS.values() if name in config}
+    preprocessor = (config.get("model") or {}).get("data_preprocessor") or {}
+    for node in [*walk(parts), preprocessor]:
+        if "scale" in node:  # a list of two is a range
+            ranged = isinstance(node["scale"], list)
+            node["scale"] = [tuple(scale)] * 2 if ranged else tuple(scale)
         if "scales" in node:
             node["scales"] = [tuple(scale)]
+        for key in ("crop_size", "size"):
+            if isinstance(node.get(key), list | tuple):
+                node[key] = tuple(min(side, scale[0]) for side in node[key])
 
 
 def _datasets(config: Config, splits: tuple[str, ...]) -> list[ConfigDict]:
@@ -108,14 +179,14 @@ def _datasets(config: Config, splits: tuple[str, ...]) -> list[ConfigDict]:
     return found
 
 
-def _walk(node: Any) -> Iterator[Any]:
+def walk(node: Any) -> Iterator[Any]:
     if isinstance(node, Mapping):
         yield node
         for value in node.values():
-            yield from _walk(value)
+            yield from walk(value)
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _walk(value)
+            yield from walk(value)
 
 
 def _table_beside(
@@ -154,7 +225,9 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, boo
     if root.is_dir() and all(location(d, key).exists() for d in asked for key in keys):
         return f"data: {root}", False
 
-    known = layouts.LABEL_MAPS if segmentation else layouts.INSTANCES
+    panoptic = is_panoptic(config)
+    instances = layouts.PANOPTIC if panoptic else layouts.INSTANCES
+    known = layouts.LABEL_MAPS if segmentation else instances
     names = {"test": "val"}
     layout = layouts.find(root, known, tuple(dict.fromkeys(names.get(s, s) for s in splits)))
     for split in LOADERS:
@@ -166,6 +239,8 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, boo
             else:
                 dataset["data_prefix"] = dict(img=place.images)
                 dataset["ann_file"] = place.labels
+            if panoptic:
+                dataset["data_prefix"]["seg"] = place.segments
     found = "; ".join(f"{split}: {p.labels} + {p.images}/" for split, p in layout.items())
     return f"data: {root} ({found})", True
 
@@ -189,7 +264,7 @@ def _settle_instances(
             location(dataset, "ann_file"),
             location(dataset, "img"),
             classes=names,
-            need_masks=any("mask_head" in node for node in _walk(config["model"])),
+            need_masks=any("mask_head" in node for node in walk(config["model"])),
             subset=subset,
             min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
         )
@@ -201,6 +276,34 @@ def _settle_instances(
             if evaluator.get("type") == "swin_dense.CocoMetric":
                 evaluator["ann_file"] = str(location(_datasets(config, (split,))[0], "ann_file"))
     set_classes(config, names)
+    return lines
+
+
+def _settle_segments(
+    config: Config, splits: tuple[str, ...], names: tuple[str, ...] | None
+) -> list[str]:
+    datasets = _datasets(config, splits)
+    for dataset in datasets:
+        names = names or (dataset.get("metainfo") or {}).get("classes")
+    subset = names is not None
+    classes = coco_panoptic.read_classes(location(datasets[0], "ann_file"), names)
+    lines = []
+    for split, dataset in zip(splits, datasets, strict=True):
+        summary = coco_panoptic.check(
+            location(dataset, "ann_file"),
+            location(dataset, "img"),
+            location(dataset, "seg"),
+            classes=classes.names,
+            subset=subset,
+            min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
+        )
+        if set(summary.classes.things) != set(classes.things):
+            raise InputError(
+                f"{summary.annotation_file}: its things are {list(summary.classes.things)}, those "
+                f"of {splits[0]} are {list(classes.things)}. Make isthing agree in both files."
+            )
+        lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
+    set_classes(config, classes.names, classes.things)
     return lines
 
 

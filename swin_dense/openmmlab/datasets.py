@@ -5,10 +5,10 @@ import io
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
-from swin_dense.datasets import coco_layout, label_maps
+from swin_dense.datasets import coco_layout, coco_panoptic, label_maps
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.metrics import NamedCOCO
 from swin_dense.registry import DATASETS
@@ -26,6 +26,37 @@ class CocoInstances(CocoDataset):
             self._metainfo["classes"] = coco_layout.class_names(self.ann_file)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells of its every step
             return super().load_data_list()
+
+
+@DATASETS.register_module()
+class CocoPanoptic(BaseDetDataset):
+    """A COCO panoptic set; `data_prefix.seg` is the folder of its PNGs.
+
+    Without metainfo.classes, the classes are the file's. Labels count things first: "classes" is
+    put in that order, and "thing_classes" is the part of it that are things.
+    """
+
+    METAINFO: ClassVar[dict] = {}
+
+    def load_data_list(self) -> list[dict]:
+        stated = self._metainfo.get("classes")
+        classes = coco_panoptic.read_classes(self.ann_file, stated)
+        self._metainfo.update(classes=classes.names, thing_classes=classes.things)
+        return coco_panoptic.read_samples(
+            self.ann_file, self.data_prefix["img"], self.data_prefix["seg"], classes
+        )
+
+    def filter_data(self) -> list[dict]:
+        """In training, images of at least filter_cfg.min_size with a segment to learn."""
+        if self.test_mode or not self.filter_cfg:
+            return self.data_list
+        least = self.filter_cfg.get("min_size", 0)
+        return [
+            sample
+            for sample in self.data_list
+            if min(sample["height"], sample["width"]) >= least
+            and (coco_panoptic.labels_to_learn(sample) or not self.filter_cfg["filter_empty_gt"])
+        ]
 
 
 @DATASETS.register_module()

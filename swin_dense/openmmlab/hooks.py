@@ -105,7 +105,8 @@ class HostMemory(Hook):
 class PlainCheckpoint(Hook):
     """Leave only tensors and plain values in a checkpoint, so that it loads without unpickling.
 
-    mmengine stores its smoothing buffers, objects with functions; a resumed run refills them.
+    mmengine stores its smoothing buffers, objects with functions; a resumed run refills them. The
+    weights that the run started from are accounted for in meta.weights.
     """
 
     priority = "VERY_LOW"
@@ -117,6 +118,7 @@ class PlainCheckpoint(Hook):
         hub["resumed_keys"] = {k: v for k, v in hub["resumed_keys"].items() if k in kept}
         for part in ("message_hub", "meta"):
             checkpoint[part] = _plain(checkpoint[part])
+        checkpoint["meta"]["weights"] = getattr(runner, "weights_record", [])
 
 
 def _plain(value: Any) -> Any:

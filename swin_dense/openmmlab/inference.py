@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
+from mmdet.structures import INSTANCE_OFFSET, DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
@@ -15,7 +15,6 @@ from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
-from swin_dense.checkpoints import files
 from swin_dense.datasets import colours
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import data, weights
@@ -35,7 +34,7 @@ class Predictor:
     """
 
     def __init__(self, config: Config, checkpoint: str, device: str = "cpu"):
-        loaded = files.read(checkpoint)
+        loaded = weights.read(checkpoint)
         classes = weights.class_names(loaded)
         if classes is None:
             raise InputError(
@@ -44,19 +43,21 @@ class Predictor:
             )
         self.classes = classes
         self.segmentation = data.is_segmentation(config)
-        data.set_classes(config, classes)
+        self.panoptic = data.is_panoptic(config)
+        self.things = weights.thing_names(loaded) or ()
+        data.set_classes(config, classes, weights.thing_names(loaded))
         init_default_scope(config.default_scope)
         with building():
             model = revert_sync_batchnorm(MODELS.build(config.model))
             steps = [s for s in config.test_dataloader.dataset.pipeline if "Label" not in s["type"]]
             self.pipeline = Compose(steps)
-        weights.lay_in(
+        ledger = weights.load(
             model,
-            loaded["state_dict"],
-            checkpoint,
+            loaded,
             weights.WHOLE,
             "Give the config the checkpoint was trained with.",
         )
+        self.weights = {"file": ledger.source, "sha256": ledger.sha256, "layout": ledger.layout}
         self.model = model.to(device).eval()
 
     @torch.inference_mode()
@@ -70,7 +71,8 @@ class Predictor:
                 "config's scale without a side of 0 pixels."
             ) from error
         batch = {"inputs": [item["inputs"]], "data_samples": [item["data_samples"]]}
-        return self.model.test_step(batch)[0]
+        with building():
+            return self.model.test_step(batch)[0]
 
     def instances(self, sample: Any, threshold: float) -> list[dict[str, Any]]:
         """Boxes (x1, y1, x2, y2 in pixels), scores, names and COCO RLE masks, best first."""
@@ -91,6 +93,33 @@ class Predictor:
             }
             for label, score, box, m in sorted(rows, key=lambda row: -row[1])
         ]
+
+    def segments(self, sample: Any, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """(H, W) with the id of the segment at each pixel, 0 for none; and a row for each id.
+
+        Rows have id, class, isthing, score and area in pixels, the largest segment first.
+        """
+        found = sample.pred_panoptic_seg
+        numbers, place = np.unique(found.sem_seg[0].cpu().numpy(), return_inverse=True)
+        areas = np.bincount(place.ravel(), minlength=len(numbers))
+        ids = np.zeros(len(numbers), np.int64)
+        rows: list[dict[str, Any]] = []
+        for i in np.argsort(-areas, kind="stable"):
+            score = found.scores.get(int(numbers[i]))
+            if score is None or score < threshold:
+                continue
+            name = self.classes[numbers[i] % INSTANCE_OFFSET]
+            ids[i] = len(rows) + 1
+            rows.append(
+                {
+                    "id": len(rows) + 1,
+                    "class": name,
+                    "isthing": name in self.things,
+                    "score": round(score, 4),
+                    "area": int(areas[i]),
+                }
+            )
+        return ids[place].reshape(found.sem_seg.shape[-2:]), rows
 
     def label_map(self, sample: Any) -> np.ndarray:
         """(H, W) class index of each pixel."""

@@ -23,10 +23,11 @@ ALWAYS = ("swin_dense.FiniteLoss", "swin_dense.HostMemory", "swin_dense.PlainChe
 
 @dataclass
 class Tested:
-    """Numbers of one evaluation: overall, and by class."""
+    """Numbers of one evaluation: overall, and by class; and of which weights."""
 
     numbers: dict[str, float]
     per_class: dict[str, dict[str, float]]
+    weights: list[dict[str, Any]]
 
 
 def shorten(config: Config, iterations: int) -> None:
@@ -84,16 +85,18 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     Args:
         pretrained: weights for the backbone alone; replaces the config's init_cfg.
     """
-    start = config.model.backbone.get("init_cfg") or {}
-    if isinstance(start, dict) and start.get("type") == "Pretrained":
-        config.model.backbone.pop("init_cfg")  # loaded by us, which says what was loaded
-    else:
-        start = {}
+    start = config.model.backbone.get("init_cfg")
+    alone = isinstance(start, dict) and set(start) == {"type", "checkpoint"}
+    if alone or pretrained or config.get("resume"):
+        config.model.backbone.pop("init_cfg", None)  # loaded by us where nothing replaces it
     hooks = list(config.get("custom_hooks") or [])
     there = {hook["type"] for hook in hooks}  # a config written by a run has them already
     config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
-    config.pretrained = pretrained or config.get("pretrained") or start.get("checkpoint")
-    if not (config.pretrained or config.get("load_from") or config.get("resume")):
+    config.pretrained = pretrained or config.get("pretrained")
+    if alone and not config.pretrained and start["type"] == "Pretrained":
+        config.pretrained = start["checkpoint"]
+    known = (config.pretrained, config.get("load_from"), config.get("resume"))
+    if not any((*known, config.model.backbone.get("init_cfg"))):
         say(
             "backbone: random weights. The papers start from ImageNet weights; give them with "
             "--pretrained FILE to come near their results."
@@ -121,7 +124,7 @@ def test(config: Config, checkpoint: str) -> Tested:
     for metric in runner.test_evaluator.metrics:
         per_class.update(getattr(metric, "per_class", {}))
     plain = {name.rpartition("/")[2]: float(value) for name, value in numbers.items()}
-    return Tested(plain, per_class)
+    return Tested(plain, per_class, runner.weights_record)
 
 
 def write_numbers(path: Path, tested: Tested, about: Mapping[str, Any]) -> None:
@@ -153,8 +156,12 @@ def _runner(config: Config) -> DenseRunner:
 def _require_channels(config: Config, model: Any) -> None:
     """What takes the maps must expect the channels the backbone announces."""
     given = list(getattr(model.backbone, "out_channels", ()))
-    part = "neck" if config.model.get("neck") else "decode_head"
-    expected = (config.model.get(part) or {}).get("in_channels")
+    parts = [p for p in ("neck", "panoptic_head", "decode_head") if config.model.get(p)]
+    part = parts[0] if parts else ""
+    taker = config.model.get(part) or {}
+    if isinstance(taker, list):  # parts one after the other
+        part, taker = f"{part}.0", taker[0]
+    expected = taker.get("in_channels")
     if given and isinstance(expected, list | tuple) and list(expected) != given:
         raise InputError(
             f"config: the backbone gives maps of {given} channels, model.{part}.in_channels "
@@ -169,11 +176,17 @@ def _without_nan(value: Any) -> Any:
 
 
 def _write_half(runner: DenseRunner) -> None:
+    classes = {
+        name: list(names)
+        for name, names in runner.train_dataloader.dataset.metainfo.items()
+        if name in ("classes", "thing_classes")
+    }
     meta = {
-        "classes": list(runner.train_dataloader.dataset.metainfo["classes"]),
+        **classes,
         "iterations": runner.iter,
         "seed": runner.seed,
         "config": Path(runner.cfg.filename).name if runner.cfg.filename else None,
+        "weights": runner.weights_record,
     }
     files.write_weights(
         Path(runner.work_dir) / "weights_fp16.safetensors",

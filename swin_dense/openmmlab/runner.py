@@ -3,6 +3,8 @@
 import logging
 import os
 import warnings
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from swin_dense.checkpoints import ledger
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import weights
 
@@ -32,6 +35,7 @@ class DenseRunner(Runner):
     """Trains and tests what a settled config says; see `swin_dense.openmmlab.run`."""
 
     def __init__(self, *args: Any, **kwargs: Any):
+        self.earlier_weights: list[dict[str, Any]] = []  # of the run that this one resumes
         super().__init__(*args, **kwargs)
         self._console(logging.INFO)
 
@@ -93,9 +97,32 @@ class DenseRunner(Runner):
 
     def _init_model_weights(self) -> None:
         """Random weights, then the pretrained backbone over them."""
+        ledger.require_meaning(self._may_be_missing, bare(self.model).state_dict())
         super()._init_model_weights()
         if self.cfg.get("pretrained") and not self._resume:  # else the checkpoint holds them
-            weights.load_pretrained(bare(self.model).backbone, self.cfg.pretrained)
+            backbone = bare(self.model).backbone
+            weights.load_pretrained(backbone, self.cfg.pretrained, self._may_be_missing)
+        self._record_weights()
+
+    @property
+    def _may_be_missing(self) -> list[str]:
+        return [str(pattern) for pattern in self.cfg.get("allow_missing") or ()]
+
+    @property
+    def weights_record(self) -> list[dict[str, Any]]:
+        """The account of each load that this run stands on, the first one first."""
+        return [*self.earlier_weights, *weights.loaded_into(bare(self.model))]
+
+    def _record_weights(self) -> None:
+        """weights.json beside the log; PlainCheckpoint writes the same into every checkpoint."""
+        if self.weights_record and self.rank == 0:
+            weights.write_record(Path(self.log_dir) / "weights.json", self.weights_record)
+
+    def _knows_other_classes(self, checkpoint: dict) -> bool:
+        """Whether the heads start anew; without names in the file only its shapes can tell."""
+        trained = weights.class_names(checkpoint)
+        ours = weights.trained_on(self.cfg).get("classes")
+        return trained is not None and ours is not None and set(trained) != set(ours)
 
     def _require_same_run(self, checkpoint: dict, path: str) -> None:
         """Only a run's own checkpoint can be resumed: its schedule would stand at another place."""
@@ -119,18 +146,25 @@ class DenseRunner(Runner):
         revise_keys: Any = None,
     ) -> dict:
         """Load by name and shape; what the file lacks is logged, too little is refused."""
-        checkpoint = weights.load_from_local(filename, map_location)
+        checkpoint = weights.read(filename, map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         if self._resume:
             self._require_same_run(checkpoint, filename)
         whole = self._resume or self._train_loop is None
-        weights.lay_in(
-            bare(self.model),
-            checkpoint["state_dict"],
-            filename,
+        model = bare(self.model)
+        ledger.require_meaning(self._may_be_missing, model.state_dict())
+        weights.load(
+            model,
+            checkpoint,
             weights.WHOLE if whole else weights.START,
             "Give the config the checkpoint was trained with."
             + (" To start a new run from it, leave out --resume." if self._resume else ""),
+            allowed=self._may_be_missing,
+            class_layers=tuple if whole else partial(weights.class_layers, self.cfg, model),
+            other_classes=not whole and self._knows_other_classes(checkpoint),
         )
+        if self._resume:
+            self.earlier_weights = checkpoint["meta"].get("weights") or []
+        self._record_weights()
         self._has_loaded = True
         return checkpoint

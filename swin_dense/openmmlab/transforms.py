@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
 
-from swin_dense.datasets import images, label_maps
+from swin_dense.datasets import coco_panoptic, images, label_maps
 from swin_dense.errors import InputError
 from swin_dense.registry import TRANSFORMS
 
@@ -48,4 +50,36 @@ class LoadLabelMap(BaseTransform):
         )
         results["gt_seg_map"] = results["label_table"].lookup(raw, path)
         results["seg_fields"].append("gt_seg_map")
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadSegments(BaseTransform):
+    """Read the panoptic PNG `seg_map_path`: a mask for each thing, a label for each pixel.
+
+    Gives `gt_masks`, `gt_bboxes` and `gt_bboxes_labels` of the things and `gt_seg_map` (H, W) of
+    all labels, 255 where the pixel is void, of a crowd or of a class that was not chosen.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        path, segments = results["seg_map_path"], {s["id"]: s for s in results["segments"]}
+        ids = coco_panoptic.read_segments(path, segments)
+        label_maps.require_same_size(results["img_path"], results["ori_shape"], path, ids.shape)
+        numbers, place = np.unique(ids, return_inverse=True)
+        place = place.reshape(ids.shape)
+        label_at = np.full(len(numbers), label_maps.IGNORE, np.uint8)
+        masks, labels = [], []
+        for i, number in enumerate(numbers.tolist()):
+            segment = segments.get(number)
+            if segment is None or segment["label"] is None or segment["iscrowd"]:
+                continue
+            label_at[i] = segment["label"]
+            if segment["isthing"]:
+                masks.append((place == i).astype(np.uint8))
+                labels.append(segment["label"])
+        results["gt_masks"] = BitmapMasks(masks, *ids.shape)
+        results["gt_bboxes"] = results["gt_masks"].get_bboxes(HorizontalBoxes)
+        results["gt_bboxes_labels"] = np.array(labels, np.int64)
+        results["gt_ignore_flags"] = np.zeros(len(labels), bool)
+        results["gt_seg_map"] = label_at[place]
         return results

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks import SMALL, assert_gradients_close, gradients, small, weighted_sum
+from networks import SMALL, assert_gradients_close, gradients, randomised, small, weighted_sum
+from torch.nn.functional import layer_norm
 
 from swin_dense.backbones import Swin, SwinV2
+from swin_dense.checkpoints import layouts
 from swin_dense.ops import extension
 
 pytestmark = pytest.mark.parametrize("kind", [Swin, SwinV2])
@@ -263,3 +265,34 @@ def test_exports_for_every_size(kind) -> None:
         assert calls.count("swin_dense.window_attention.default") == blocks
         assert not [c for c in calls if any(word in c for word in ("roll", "masked", "softmax"))]
         assert sum("pad" in c for c in calls) == 1 + 3  # image, and before each merging
+
+
+# --- Against an independent implementation -------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(128, 160), (163, 197), (203, 161)])
+def test_same_as_transformers(kind, size: tuple[int, int]) -> None:
+    """At multiples of the window and at odd sizes. For V2 every map has to be larger than a window:
+    theirs shrink windows for the image size they were made for, rounded down."""
+    transformers = pytest.importorskip("transformers")
+    name = {Swin: "Swin", SwinV2: "Swinv2"}[kind]
+    sizes = {"embed_dim": 12, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 3, 4], "window_size": 4}
+    config = getattr(transformers, f"{name}Config")(
+        image_size=size, **sizes, out_features=["stage1", "stage2", "stage3", "stage4"]
+    )
+    theirs = randomised(getattr(transformers, f"{name}Backbone")(config)).eval()
+    ours = kind(**SMALL).eval()
+    missing, unexpected = ours.load_state_dict(
+        layouts.convert(theirs.state_dict()).state, strict=False
+    )
+    assert not unexpected
+    assert len(missing) == (0 if kind is Swin else 8)  # V2 there has no norms of its maps
+    image = torch.randn(2, 3, *size, requires_grad=True)
+    maps = theirs(image).feature_maps
+    if kind is SwinV2:
+        maps = [layer_norm(m.movedim(1, -1), m.shape[1:2]).movedim(-1, 1) for m in maps]
+    found = ours(image)
+    for mine, yours in zip(found, maps, strict=True):
+        torch.testing.assert_close(mine, yours, atol=1e-4, rtol=1e-4)
+    mine, yours = (torch.autograd.grad(weighted_sum(m), image)[0] for m in (found, maps))
+    assert (mine - yours).abs().max() <= 1e-3 * yours.abs().max()

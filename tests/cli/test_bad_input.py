@@ -194,6 +194,62 @@ def test_checkpoint_that_would_run_code(capsys, tmp_path, small_shapes, way):
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("way", ["pretrained", "load-from"])
+def test_weights_of_another_size(capsys, tmp_path, trained, small_shapes, way):
+    _, config, work = trained
+    path = work / "iter_8.pth"
+    setting = ["--cfg-options", "model.backbone.depths=(2,2,6,2)"]
+    setting += ["model.backbone.drop_path_rate=0.1"]
+    arguments = [config, "--data-root", small_shapes.root, "--work-dir", tmp_path / "work"]
+    arguments += ["--max-iters", 2, "--no-val", f"--{way}", path, *SMALL[:2], *setting]
+    text = refused(capsys, tmp_path / "work", train.main, *arguments)
+    assert "does not fit this" in text
+    assert "layers.2.blocks.[2-5].mlp.fc[12] (16 tensors" in text
+    assert "--allow-missing" in text
+
+
+def test_a_backbone_given_as_a_whole_model(capsys, tmp_path, trained, small_shapes):
+    _, config, work = trained
+    state = files.read(work / "iter_8.pth")["state_dict"]
+    inner = {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}
+    torch.save(inner, tmp_path / "inner.pth")
+    text = train_on(
+        capsys, tmp_path, config, small_shapes.root, "--load-from", tmp_path / "inner.pth"
+    )
+    assert "does not fit this model: 95% of its tensors and numbers are needed" in text
+    assert "head" in text
+
+
+def test_a_name_to_allow_that_means_nothing(capsys, tmp_path, trained, small_shapes):
+    _, config, work = trained
+    more = ["--load-from", work / "iter_8.pth", "--allow-missing", "bckbone"]
+    text = train_on(capsys, tmp_path, config, small_shapes.root, *more)
+    assert "--allow-missing bckbone: no weight of the model is called so" in text
+    assert "Did you mean 'backbone'?" in text
+
+
+@pytest.mark.parametrize("way", ["pretrained", "load-from"])
+def test_official_weights_without_a_network(capsys, tmp_path, small_shapes, monkeypatch, way):
+    monkeypatch.setenv("SWIN_DENSE_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    name = "swin_tiny_patch4_window7_224"
+    text = train_on(capsys, tmp_path, SEGMENTATION, small_shapes.root, f"--{way}", name)
+    assert f"put it at {tmp_path / 'torch/hub/checkpoints' / name}.pth" in text
+    text = train_on(capsys, tmp_path, SEGMENTATION, small_shapes.root, f"--{way}", name[:-1])
+    assert f"Did you mean '{name}'" in text
+
+
+def test_weights_that_are_no_numbers(capsys, tmp_path, trained, small_shapes):
+    _, config, work = trained
+    state = files.read(work / "iter_8.pth")
+    state["state_dict"]["backbone.norm3.bias"][5] = float("nan")
+    torch.save(dict(state), tmp_path / "nan.pth")
+    arguments = [config, tmp_path / "nan.pth", "--data-root", small_shapes.root, *SMALL[:2]]
+    arguments += ["--work-dir", tmp_path / "out"]
+    text = refused(capsys, tmp_path / "out", test.main, *arguments)
+    assert "NaN or infinite) in 1 of" in text
+
+
 def test_checkpoint_that_is_not_there(capsys, tmp_path, trained, small_shapes):
     _, config, work = trained
     out = tmp_path / "out"

@@ -32,5 +32,8 @@ def test_all_numbers_are_printed_and_written(trained, small_shapes, tmp_path, ca
         assert {"aAcc", "mIoU", "mAcc"} <= set(content["metrics"])
         assert set(content["per_class"]) == set(shapes.LABELS)
         assert "mIoU" in printed
+    (record,) = content["weights"]
+    assert (record["share"], record["random"]) == (1, {})
+    assert printed.count(str(work / weights)) == 1
     assert "NaN" not in out.read_text()
     assert all(f"\n{name} " in printed for name in content["per_class"])

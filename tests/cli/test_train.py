@@ -109,9 +109,91 @@ def test_pretrained_backbones_are_laid_in(trained, small_shapes, tmp_path, capsy
         + ["optim_wrapper.optimizer.lr=0.0"]
     )
     assert status == 0, task
-    after = files.read(tmp_path / "w/iter_1.pth")["state_dict"]
-    assert all(torch.equal(after[f"backbone.{n}"], t) for n, t in backbone.items())
-    assert "random weights" not in capsys.readouterr().out
+    after = files.read(tmp_path / "w/iter_1.pth")
+    assert all(torch.equal(after["state_dict"][f"backbone.{n}"], t) for n, t in backbone.items())
+    printed = capsys.readouterr().out
+    assert "random weights" not in printed
+    assert printed.count("imagenet.pth") == 1
+    assert "100 % of the backbone's numbers" in printed
+    (record,) = json.loads(next((tmp_path / "w").glob("*/weights.json")).read_text())
+    assert record["file"] == str(tmp_path / "imagenet.pth")
+    assert record["sha256"] == files.sha256(tmp_path / "imagenet.pth")
+    assert list(record["unused"]) == ["head.weight"]
+    assert after["meta"]["weights"] == [record]
+    assert files.read(tmp_path / "w/weights_fp16.safetensors")["meta"]["weights"] == [record]
+
+    resumed = tmp_path / "resumed"
+    more = ["--max-iters", "1", "--no-val", "--resume", str(tmp_path / "w/iter_1.pth"), *SMALL]
+    status = train.main(
+        [str(config), "--data-root", str(small_shapes.root), "--work-dir", str(resumed), *more]
+    )
+    assert status == 0
+    records = json.loads(next(resumed.glob("*/weights.json")).read_text())
+    assert records[0] == record  # where it came from is not forgotten
+    assert records[1]["layout"] == "the model's own names"
+
+
+def test_fine_tuning_with_other_classes_names_nothing(trained, small_shapes, tmp_path, capsys):
+    """As many classes as before, or more: the layers that tell them apart start anew."""
+    task, config, work = trained
+    state = files.read(work / "iter_8.pth")
+    names = state["meta"]["dataset_meta"]["classes"]
+    heads = "roi_head.bbox_head.fc_cls.weight", "decode_head.conv_seg.weight"
+    head = heads[task == "segmentation"]
+    for classes in (("other", *names[1:]), names[1:]):
+        state["meta"]["dataset_meta"]["classes"] = classes
+        if len(classes) < len(names):
+            count = len(state["state_dict"][head]) - 1
+            shapes_of = {n: t for n, t in state["state_dict"].items() if n in HEADS[task]}
+            for name, tensor in shapes_of.items():
+                rows = len(tensor) // 4 if "fc_reg" in name else len(tensor)
+                state["state_dict"][name] = tensor[: (rows - 1) * (len(tensor) // rows)]
+            assert len(state["state_dict"][head]) == count
+        torch.save(state, tmp_path / "start.pth")
+        folder = tmp_path / str(len(classes))
+        status = train.main(
+            [str(config), "--data-root", str(small_shapes.root), "--work-dir", str(folder)]
+            + ["--max-iters", "1", "--no-val", "--load-from", str(tmp_path / "start.pth"), *SMALL]
+            + ["optim_wrapper.optimizer.lr=0.0"]
+        )
+        assert status == 0
+        printed = capsys.readouterr().out
+        assert "at random, of other classes in the file: " in printed
+        (record,) = json.loads(next(folder.glob("*/weights.json")).read_text())
+        assert record["share"] == 1
+        assert set(record["random"]["of other classes in the file"]) == HEADS[task]
+        after = files.read(folder / "iter_1.pth")["state_dict"]
+        assert not torch.equal(after[head][:2], state["state_dict"][head][:2])
+
+
+HEADS = {
+    "detection": {
+        f"roi_head.{layer}.{end}"
+        for layer in ("bbox_head.fc_cls", "bbox_head.fc_reg", "mask_head.conv_logits")
+        for end in ("weight", "bias")
+    },
+    "segmentation": {
+        f"{head}.conv_seg.{end}"
+        for head in ("decode_head", "auxiliary_head")
+        for end in ("weight", "bias")
+    },
+}
+
+
+def test_what_may_be_missing_is_named(trained, small_shapes, tmp_path):
+    task, config, work = trained
+    head = "roi_head" if task == "detection" else "decode_head"
+    state = files.read(work / "iter_8.pth")["state_dict"]
+    rest = {n: t for n, t in state.items() if not n.startswith(head)}
+    torch.save(rest, tmp_path / "start.pth")
+    command = [str(config), "--data-root", str(small_shapes.root), "--max-iters", "1", "--no-val"]
+    command += ["--work-dir", str(tmp_path / "w"), "--load-from", str(tmp_path / "start.pth")]
+    assert train.main([*command, *SMALL]) == 2
+    assert not (tmp_path / "w").exists()
+    assert train.main([*command, "--allow-missing", head, *SMALL]) == 0
+    (record,) = json.loads(next((tmp_path / "w").glob("*/weights.json")).read_text())
+    lacking = {n for n in set(state) - set(rest) if not n.endswith("num_batches_tracked")}
+    assert set(record["random"]["allowed by name"]) == lacking
 
 
 def test_the_papers_configs_shrink_to_a_few_iterations():

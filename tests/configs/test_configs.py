@@ -2,7 +2,9 @@
 
 import inspect
 import runpy
+from pathlib import Path
 
+import mmdet
 import pytest
 import torch
 from conftest import ROOT
@@ -16,7 +18,6 @@ from torch import nn
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data
 from swin_dense.registry import DATASETS, METRICS
 
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
@@ -111,29 +112,40 @@ def test_every_key_of_the_rest_is_read(loaded):
 def test_channels_are_those_the_backbone_announces(loaded):
     config, model = loaded
     announced = list(model.backbone.out_channels)
-    if data.is_segmentation(config):
-        heads = (config.model.decode_head, config.model.auxiliary_head)
-        for head in heads:
-            places = head.in_index
-            expected = (
-                [announced[i] for i in places] if isinstance(places, list) else announced[places]
-            )
-            assert head.in_channels == expected
-    else:
-        assert list(config.model.neck.in_channels) == announced
-        strides = list(model.backbone.out_strides)
-        assert config.model.roi_head.bbox_roi_extractor.featmap_strides == strides
-        assert config.model.roi_head.mask_roi_extractor.featmap_strides == strides
-        assert config.model.rpn_head.anchor_generator.strides[:4] == strides
+    first = "neck" if "neck" in config.model else "panoptic_head"
+    parts = [config.model[n] for n in (first, "decode_head", "auxiliary_head") if n in config.model]
+    assert parts
+    for part in parts:
+        taker = part[0] if isinstance(part, list) else part
+        places = taker.get("in_index", list(range(len(announced))))
+        expected = [announced[i] for i in places] if isinstance(places, list) else announced[places]
+        assert taker.in_channels == expected
 
 
-def decays(config, model):
-    """Name of each parameter -> its weight decay."""
+def nodes(tree):
+    """Every dict in a config."""
+    if isinstance(tree, dict):
+        yield tree
+        tree = list(tree.values())
+    for part in tree if isinstance(tree, list | tuple) else ():
+        yield from nodes(part)
+
+
+def test_strides_are_those_the_backbone_announces(loaded):
+    config, model = loaded
+    announced = list(model.backbone.out_strides)
+    for node in nodes(config.model):
+        for key in node.keys() & {"featmap_strides", "strides"}:
+            assert list(node[key])[: len(announced)] == announced
+
+
+def rules(config, model):
+    """Name of each parameter -> its learning rate and weight decay."""
     model = revert_sync_batchnorm(model)
     optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
     name_of = {id(p): name for name, p in model.named_parameters()}
     found = {
-        name_of[id(p)]: group["weight_decay"]
+        name_of[id(p)]: (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
         for p in group["params"]
     }
@@ -141,11 +153,16 @@ def decays(config, model):
     return found
 
 
-def norm_parameters(module, prefix=""):
+def decays(config, model):
+    """Name of each parameter -> its weight decay."""
+    return {name: decay for name, (_, decay) in rules(config, model).items()}
+
+
+def norm_parameters(module, prefix="", kinds=NORMS):
     return {
         f"{prefix}{name}.{key}"
         for name, part in module.named_modules()
-        if isinstance(part, NORMS)
+        if isinstance(part, kinds)
         for key, _ in part.named_parameters(recurse=False)
     }
 
@@ -154,7 +171,8 @@ def test_norms_and_position_tables_of_the_backbone_do_not_decay(loaded):
     config, model = loaded
     found = decays(config, model)
     free = norm_parameters(model.backbone, "backbone.")
-    free |= {n for n in found if n.endswith(("position_bias_table", "absolute_pos_embed"))}
+    words = type(model.backbone).no_weight_decay_keywords
+    free |= {n for n in found if n.startswith("backbone.") and any(w in n for w in words)}
     assert len(free) > 30
     assert {name: found[name] for name in free} == dict.fromkeys(free, 0.0)
     whole = config.optim_wrapper.optimizer.weight_decay
@@ -166,9 +184,47 @@ def test_norms_and_position_tables_of_the_backbone_do_not_decay(loaded):
 def test_batch_norms_of_heads_decay_as_in_the_authors_configs(loaded):
     config, model = loaded
     found = decays(config, model)
-    rest = {name for name in norm_parameters(model) if not name.startswith("backbone.")}
+    kinds = (nn.modules.batchnorm._BatchNorm,)
+    rest = {n for n in norm_parameters(model, kinds=kinds) if not n.startswith("backbone.")}
     whole = config.optim_wrapper.optimizer.weight_decay
     assert {found[name] for name in rest} <= {whole}
+
+
+def test_the_whole_backbone_learns_at_one_rate(loaded):
+    """A rule for its norms must not undo the rule for all of it."""
+    config, model = loaded
+    found = {rate for n, (rate, _) in rules(config, model).items() if n.startswith("backbone.")}
+    keys = config.optim_wrapper.paramwise_cfg.custom_keys
+    share = keys.get("backbone", {}).get("lr_mult", 1.0)
+    assert found == {config.optim_wrapper.optimizer.lr * share}
+
+
+@pytest.mark.parametrize("name", ["deformable_detr_swin_t", "dino_swin_t", "dino_swin_l"])
+def test_detrs_learn_at_the_authors_rates(name):
+    """Outside the backbone all decays, and only Deformable DETR slows the places it looks at."""
+    config, model = by_name(name)
+    base, decay = config.optim_wrapper.optimizer.lr, 1e-4
+    assert base == (2e-4 if name.startswith("deformable") else 1e-4)
+    seen = set()
+    for parameter, found in rules(config, model).items():
+        inside = parameter.startswith("backbone.")
+        places = "sampling_offsets" in parameter or parameter.startswith("reference_points")
+        slow = inside or (places and name.startswith("deformable"))
+        assert found[0] == pytest.approx(base / 10 if slow else base, rel=1e-9), parameter
+        if not inside:
+            assert found[1] == decay, parameter
+        seen.add((inside, places))
+    assert len(seen) == 3
+    assert config.optim_wrapper.clip_grad.max_norm == 0.1
+
+
+def test_dyhead_s_norms_do_not_decay_as_in_mmdet_s_config():
+    config, model = by_name("atss_dyhead_swin_l")
+    found = {n: d for n, d in decays(config, model).items() if n.startswith(("neck", "bbox_head"))}
+    free = {n for n, decay in found.items() if decay == 0}
+    assert free == {n for n in norm_parameters(model) if n.startswith("neck.1.")}
+    assert len(free) == 2 * 3 * 6  # weight and bias, three convolutions, six blocks
+    assert {found[n] for n in found.keys() - free} == {0.05}
 
 
 def millions(model):
@@ -181,6 +237,72 @@ def test_mask_rcnn_has_the_authors_number_of_parameters():
 
 def test_upernet_has_the_authors_number_of_parameters():
     assert round(millions(by_name("upernet_swin_t")[1])) == 60
+
+
+def test_dino_has_the_authors_number_of_parameters():
+    """arXiv 2203.03605, table 3."""
+    assert round(millions(by_name("dino_swin_l")[1])) == 218
+
+
+# Ours -> mmdet's config of the same model, with another backbone where it has none with Swin.
+MMDET = {
+    "atss_dyhead_swin_l": "dyhead/atss_swin-l-p4-w12_fpn_dyhead_ms-2x_coco.py",
+    "deformable_detr_swin_t": "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
+    "dino_swin_l": "dino/dino-5scale_swin-l_8xb2-12e_coco.py",
+    "dino_swin_t": "dino/dino-4scale_r50_8xb2-12e_coco.py",
+}
+# What only one of the two states has there the value it has by itself.
+BY_ITSELF = {"batch_first": True, "num_levels": 4, "num_feature_levels": 4, "start_level": 0}
+
+
+def leaves(tree, path=""):
+    """Dotted key -> value, of all values that hold no others."""
+    if isinstance(tree, list) and any(isinstance(part, dict) for part in tree):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict):
+        return {path: list(tree) if isinstance(tree, tuple) else tree}
+    found = {}
+    for key, part in tree.items():
+        found |= leaves(part, f"{path}.{key}" if path else str(key))
+    return found
+
+
+@pytest.mark.parametrize("name", MMDET)
+def test_all_but_the_backbone_is_mmdet_s(name):
+    path = Path(mmdet.__path__[0]) / ".mim/configs" / MMDET[name]
+    if not path.is_file():
+        pytest.skip(f"this mmdet came without its configs ({path})")
+    config, reference = configs.load(ROOT / f"configs/{name}.py"), Config.fromfile(str(path))
+    ours, theirs = leaves(config.model), leaves(reference.model)
+    differing = {
+        key
+        for key in ours.keys() | theirs.keys()
+        if not key.startswith("backbone.")
+        and ours.get(key, BY_ITSELF.get(key.rpartition(".")[2]))
+        != theirs.get(key, BY_ITSELF.get(key.rpartition(".")[2]))
+    }
+    own = {"bbox_head.type", "bbox_head.anchor_generator.type"}  # theirs, in float32
+    assert differing <= own | {"neck.in_channels"}
+    assert all(ours[key].endswith(theirs[key]) for key in own & differing)
+    assert config.train_dataloader.batch_size == reference.train_dataloader.batch_size
+    for key in ("type", "lr", "weight_decay"):
+        assert config.optim_wrapper.optimizer[key] == reference.optim_wrapper.optimizer[key]
+    assert config.optim_wrapper.get("clip_grad") == reference.optim_wrapper.get("clip_grad")
+
+
+def test_detr_and_dyhead_schedules():
+    """mmdet states DyHead's 24 epochs as 12 of a doubled set."""
+    for name, epochs, milestones in (
+        ("deformable_detr_swin_t", 50, [40]),
+        ("dino_swin_t", 12, [11]),
+        ("dino_swin_l", 12, [11]),
+        ("atss_dyhead_swin_t", 24, [16, 22]),
+        ("atss_dyhead_swin_l", 24, [16, 22]),
+    ):
+        config = configs.load(ROOT / f"configs/{name}.py")
+        assert config.train_cfg.max_epochs == epochs
+        assert config.param_scheduler[-1].milestones == milestones
+        assert config.param_scheduler[-1].end == epochs
 
 
 def test_the_papers_schedules():
@@ -208,19 +330,23 @@ def test_no_fragment_names_a_backbone(path):
     assert "backbone" not in content.get("model", {})
     assert "Swin" not in repr(content)
     assert "pretrained" not in content
-    assert not [name for name in content if name.startswith("_")]
+    assert not [name for name in content if name.startswith("_") and name != "_base_"]
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_a_leaf_holds_a_backbone_and_only_differences(path):
     content = {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith("__")}
-    assert content["model"]["backbone"]["type"] == "swin_dense.Swin"
+    assert content["model"]["backbone"]["type"] in ("swin_dense.Swin", "swin_dense.SwinV2")
     assert not [name for name in content if name in LOADERS]
     assert all((path.parent / base).is_file() for base in content["_base_"])
 
 
+def bases(path):
+    """The fragments a config is made of, and those that they are made of."""
+    named = runpy.run_path(str(path)).get("_base_", [])
+    found = {(path.parent / n).resolve() for n in ([named] if isinstance(named, str) else named)}
+    return found.union(*map(bases, found))
+
+
 def test_every_fragment_is_used():
-    used = set()
-    for path in LEAVES:
-        used |= {(path.parent / base).resolve() for base in runpy.run_path(str(path))["_base_"]}
-    assert used == {path.resolve() for path in FRAGMENTS}
+    assert set().union(*map(bases, LEAVES)) == {path.resolve() for path in FRAGMENTS}

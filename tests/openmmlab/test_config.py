@@ -1,6 +1,10 @@
 """Mistakes in a config, each found before anything is built, each with a hint."""
 
+import copy
+
 import pytest
+import torch
+from conftest import ROOT
 from mmengine.registry import DefaultScope
 
 import swin_dense.openmmlab
@@ -114,7 +118,25 @@ def test_an_unknown_type_points_to_a_registered_one():
         MODELS.build(dict(type="swin_dense.Swim"))
 
 
+def test_a_written_config_is_read_back_alike_without_yapf(tmp_path, monkeypatch):
+    def slow(*_, **__):
+        raise AssertionError("yapf was called")
+
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", slow)
+    read = config.load(ROOT / "configs/dino_swin_l.py")
+    copy.deepcopy(read).dump(tmp_path / "written.py")
+    assert config.load(tmp_path / "written.py").to_dict() == read.to_dict()
+
+
+def test_too_small_an_image_for_the_queries_says_what_to_change():
+    says = r"at least model\.num_queries places: larger images \(--image-scale\) or fewer"
+    with pytest.raises(InputError, match=says), config.building():
+        torch.zeros(2, 7).topk(8, dim=1)
+
+
 def test_other_errors_pass_unchanged():
+    with pytest.raises(RuntimeError, match="ours"), config.building():
+        raise RuntimeError("ours")
     with pytest.raises(TypeError, match="ours"), config.building():
         raise TypeError("ours")
     with pytest.raises(KeyError, match="ours"), config.building():

@@ -478,7 +478,7 @@ def test_scale_images_reaches_every_step(path):
     data.scale_images(config, (384, 224))
     after = sizes(config)
     assert len(after) == len(before) >= 3
-    assert all(size in ((384, 224), [(384, 224)]) for size in after)
+    assert all(size in ((384, 224), [(384, 224)], [(384, 224)] * 2) for size in after)
     assert config.model.get("rpn_head", {}).get("anchor_generator", {}).get("scales") == anchors
 
 
@@ -490,6 +490,127 @@ def test_scaled_images_have_that_size(small_shapes):
     assert tuple(sample["inputs"].shape) == (3, 90, 130)  # 72x104 by 90 / 72
 
 
+def test_a_range_of_sizes_is_scaled_to_one_size(small_shapes):
+    """RandomResize takes a list of two sizes, or one size with a range of ratios."""
+    config = configs.load(ROOT / "configs/atss_dyhead_swin_l.py")
+    data.settle(config, data_root=str(small_shapes.root))
+    data.scale_images(config, (150, 90))
+    init_default_scope(config.default_scope)
+    sample = DATASETS.build(config.train_dataloader.dataset)[0]
+    assert tuple(sample["inputs"].shape) == (3, 90, 130)
+
+
+def test_boxes_alone_need_no_masks(small_shapes, tmp_path):
+    """A detector without a mask head trains on annotations without outlines."""
+    root = tmp_path / "boxes"
+    shutil.copytree(small_shapes.root, root)
+    for path in (root / "annotations").glob("instances_*.json"):
+        content = json.loads(path.read_text())
+        for row in content["annotations"]:
+            del row["segmentation"]
+        path.write_text(json.dumps(content))
+    config = configs.load(ROOT / "configs/dino_swin_t.py")
+    data.settle(config, data_root=str(root))
+    data.scale_images(config, (150, 90))
+    init_default_scope(config.default_scope)
+    sample = DATASETS.build(config.train_dataloader.dataset)[0]["data_samples"]
+    assert len(sample.gt_instances.bboxes) > 0
+    assert config.model.bbox_head.num_classes == len(shapes.CLASSES)
+
+
 def test_is_segmentation():
     assert data.is_segmentation(Config(dict(default_scope="mmseg")))
     assert not data.is_segmentation(Config(dict(default_scope="mmdet")))
+
+
+# Segments, and heads that also count what is no object.
+
+
+def panoptic(options=None):
+    return configs.load(ROOT / "configs/mask2former_swin_t_panoptic.py", options)
+
+
+def test_is_panoptic():
+    assert data.is_panoptic(panoptic())
+    assert not data.is_panoptic(load("detection"))
+    assert not data.is_panoptic(load("segmentation"))
+
+
+def test_segments_are_settled(small_shapes):
+    config = panoptic()
+    lines = data.settle(config, data_root=str(small_shapes.root))
+    assert "annotations/panoptic_train.json + images/train/" in lines[0]
+    for name in LOADERS:
+        dataset = config[name].dataset
+        assert dataset.metainfo.classes == (*shapes.CLASSES, "background")
+        assert dataset.metainfo.thing_classes == shapes.CLASSES
+    assert config.val_dataloader.dataset.data_prefix == dict(
+        img="images/val", seg="annotations/panoptic_val"
+    )
+    for part in (config.model.panoptic_head, config.model.panoptic_fusion_head):
+        assert (part.num_things_classes, part.num_stuff_classes) == (6, 1)
+    assert config.model.panoptic_head.loss_cls.class_weight == [1.0] * 7 + [0.1]
+    assert built(config).metainfo["classes"] == (*shapes.CLASSES, "background")
+
+
+def test_some_segments_in_an_order_of_one_s_own(small_shapes, tmp_path):
+    config = panoptic()
+    names = listed(tmp_path, ("background", "star", "circle"))
+    data.settle(config, data_root=str(small_shapes.root), classes=names)
+    assert config.val_dataloader.dataset.metainfo.classes == ("star", "circle", "background")
+    assert config.model.panoptic_head.num_things_classes == 2
+    assert config.model.panoptic_head.loss_cls.class_weight == [1.0] * 3 + [0.1]
+
+
+def test_segments_follow_the_order_the_weights_were_trained_in(small_shapes):
+    config = panoptic()
+    data.settle(config, data_root=str(small_shapes.root))
+    trained = (*shapes.CLASSES[::-1], "background")
+    data.set_classes(config, trained, shapes.CLASSES[::-1])
+    assert built(config).metainfo["classes"] == trained
+    with pytest.raises(InputError, match=r"trained with the things \['star'\]"):
+        data.set_classes(config, trained, ("star",))
+
+
+def test_weights_that_know_no_things():
+    with pytest.raises(InputError, match="which of its classes are things"):
+        data.set_classes(panoptic(), ("a", "b"))
+
+
+@pytest.mark.parametrize(("part", "task"), [("panoptic_head", ""), ("decode_head", "_ade20k")])
+def test_weights_of_classes_follow_their_number(part, task):
+    config = configs.load(ROOT / f"configs/mask2former_swin_t{task}.py")
+    data.set_classes(config, ("a", "b", "c"))
+    assert config.model[part].loss_cls.class_weight == [1.0] * 3 + [0.1]
+    assert config.model[part].get("num_things_classes", 3) == 3
+    assert config.model[part].get("num_stuff_classes", 0) == 0
+    init_default_scope(config.default_scope)
+    with torch.device("meta"):
+        head = getattr(MODELS.build(config.model), part)
+    assert head.cls_embed.out_features == len(head.class_weight) == 4
+
+
+def test_weights_of_single_classes_are_not_guessed():
+    config = configs.load(ROOT / "configs/mask2former_swin_t.py")
+    config.model.panoptic_head.loss_cls.class_weight = [1.0, 2.0, 0.1]
+    data.set_classes(config, ("a", "b"))
+    assert config.model.panoptic_head.loss_cls.class_weight == [1.0, 2.0, 0.1]
+    with pytest.raises(
+        InputError, match=r"has 3 numbers, but the data has 3 classes: 4 are needed"
+    ):
+        data.set_classes(config, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("task", ["", "_panoptic", "_ade20k"])
+def test_no_crop_is_larger_than_a_scaled_image(task, small_shapes):
+    config = configs.load(ROOT / f"configs/mask2former_swin_t{task}.py")
+    data.settle(config, data_root=str(small_shapes.root))
+    data.scale_images(config, (150, 90))
+    steps = {s["type"]: s for s in config.train_dataloader.dataset.pipeline}
+    assert steps["RandomCrop"].crop_size == (150, 150)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(dict(config.model.data_preprocessor))
+    items = [DATASETS.build(config.train_dataloader.dataset)[i] for i in (0, 1)]
+    batch = {key: [item[key] for item in items] for key in items[0]}
+    side = 150 if task == "_ade20k" else 160  # the latter to a multiple of 32
+    assert tuple(model(batch, True)["inputs"].shape) == (2, 3, side, side)

@@ -11,7 +11,13 @@ import swin_dense.openmmlab  # noqa: F401
 from swin_dense.datasets import coco_layout
 from swin_dense.datasets.label_maps import IGNORE
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.datasets import ADE20K, CocoInstances, LabelMaps, location
+from swin_dense.openmmlab.datasets import (
+    ADE20K,
+    CocoInstances,
+    CocoPanoptic,
+    LabelMaps,
+    location,
+)
 
 # File order; the ids are neither sorted nor dense.
 CATEGORIES = {9: "cat", 4: "dog", 7: "emu"}
@@ -203,3 +209,64 @@ def test_the_check_of_a_set_counts_what_mmdet_keeps(tmp_path, seed):
     assert summary.kept_images == sum(any(not r["ignore_flag"] for r in rows) for rows in found)
     assert 0 < summary.kept_images < len(kept) < summary.images
     assert all(summary.dropped.values())
+
+
+# Segments.
+
+
+@pytest.fixture
+def panoptic_file(tmp_path):
+    """Three images: a cat on grass, grass alone, a crowd of cats; the grass comes first."""
+    content = dict(
+        images=[dict(id=i, file_name=f"{i}.jpg", height=60, width=30 * i) for i in (3, 2, 1)],
+        annotations=[
+            dict(image_id=i, file_name=f"{i}.png", segments_info=[dict(s) for s in segments])
+            for i, segments in (
+                (3, [dict(id=8, category_id=6, iscrowd=0), dict(id=9, category_id=2)]),
+                (2, [dict(id=8, category_id=2)]),
+                (1, [dict(id=7, category_id=6, iscrowd=1)]),
+            )
+        ],
+        categories=[dict(id=2, name="grass", isthing=0), dict(id=6, name="cat", isthing=1)],
+    )
+    path = tmp_path / "panoptic.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def panoptic(path, **more):
+    prefix = dict(img="x", seg="y")
+    return CocoPanoptic(ann_file=str(path), data_prefix=prefix, pipeline=[], **more)
+
+
+def test_labels_of_segments_count_things_first(panoptic_file):
+    dataset = panoptic(panoptic_file)
+    assert dataset.metainfo["classes"] == ("cat", "grass")
+    assert dataset.metainfo["thing_classes"] == ("cat",)
+    assert [[s["label"] for s in sample["segments"]] for sample in dataset] == [[0, 1], [1], [0]]
+    assert (dataset[0]["img_path"], dataset[0]["seg_map_path"]) == ("x/3.jpg", "y/3.png")
+    assert CocoPanoptic.METAINFO == {}
+
+
+def test_some_of_the_classes_of_segments(panoptic_file):
+    dataset = panoptic(panoptic_file, metainfo=dict(classes=("grass",)))
+    assert (dataset.metainfo["classes"], dataset.metainfo["thing_classes"]) == (("grass",), ())
+    assert [[s["label"] for s in sample["segments"]] for sample in dataset] == [
+        [None, 0],
+        [0],
+        [None],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        (dict(filter_cfg=dict(filter_empty_gt=True, min_size=32)), [3, 2]),
+        (dict(filter_cfg=dict(filter_empty_gt=False, min_size=60)), [3, 2]),
+        (dict(filter_cfg=dict(filter_empty_gt=False, min_size=30)), [3, 2, 1]),
+        (dict(filter_cfg=dict(filter_empty_gt=True, min_size=32), test_mode=True), [3, 2, 1]),
+        ({}, [3, 2, 1]),
+    ],
+)
+def test_which_images_of_segments_are_trained_on(panoptic_file, more, kept):
+    assert [sample["img_id"] for sample in panoptic(panoptic_file, **more)] == kept

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import CONFIGS
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -56,6 +56,14 @@ def segmentor(checkpoints):
 @pytest.fixture(scope="module")
 def picture(small_shapes):
     return np.asarray(Image.open(small_shapes.image_dir("val") / "000002.png"))
+
+
+def test_an_image_with_fewer_places_than_queries_is_the_users_mistake(
+    detector, picture, monkeypatch
+):
+    monkeypatch.setattr(detector.model, "test_step", lambda _: torch.zeros(3).topk(4))
+    with pytest.raises(InputError, match=r"at least model\.num_queries places"):
+        detector(picture)
 
 
 def sample(masks=True):
@@ -183,3 +191,23 @@ def test_a_trained_run_predicts(trained, picture):
         assert predictor.segmentation == (task == "segmentation")
         assert predictor.classes == CLASSES[task]
         assert predictor(picture).ori_shape == picture.shape[:2]
+
+
+def test_segments_by_hand(detector):
+    """Two circles and a ring; the second circle is too unsure, 6 is where nothing was found."""
+
+    class Sample:
+        pred_panoptic_seg = PixelData(
+            sem_seg=torch.tensor([[[6, 1000, 1000, 4], [6, 4, 4, 4], [2000, 6, 6, 6]]]),
+            metainfo={"scores": {1000: 0.91234, 2000: 0.2, 4: 0.5}},
+        )
+
+    found, rows = detector.segments(Sample, 0.3)
+    assert found.tolist() == [[0, 2, 2, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
+    assert [(r["id"], r["class"], r["score"], r["area"]) for r in rows] == [
+        (1, "ring", 0.5, 4),
+        (2, "circle", 0.9123, 2),
+    ]
+    assert len(detector.segments(Sample, 0.0)[1]) == 3
+    none, rows = detector.segments(Sample, 0.95)
+    assert (none.any(), rows) == (False, [])

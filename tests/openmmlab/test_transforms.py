@@ -8,7 +8,7 @@ from PIL import Image
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.datasets.label_maps import IGNORE, LabelTable
 from swin_dense.errors import InputError, MissingInputError
-from swin_dense.openmmlab.transforms import LoadImage, LoadLabelMap
+from swin_dense.openmmlab.transforms import LoadImage, LoadLabelMap, LoadSegments
 
 RED, GREEN, BLUE = (250, 20, 10), (30, 240, 5), (15, 25, 230)
 
@@ -98,3 +98,49 @@ def test_a_value_outside_the_table_names_the_file(tmp_path):
 def test_configs_find_them_by_name():
     for kind in (LoadImage, LoadLabelMap):
         assert isinstance(ROOT.build(dict(type=f"swin_dense.{kind.__name__}")), kind)
+
+
+# Segments. Ids whose parts all count: 2, 3 * 256 and 4 * 65536.
+PNG = np.array([[2, 2, 768, 0], [262144, 2, 768, 9], [262144, 5, 5, 9]])
+
+
+def segments_of(tmp_path, **changes):
+    """Things 2 and 768 of label 1, crowd 262144 of label 1, stuff 9 of label 3, 5 not chosen."""
+    colours = np.stack([PNG % 256, PNG // 256 % 256, PNG // 65536], axis=-1)
+    Image.fromarray(colours.astype(np.uint8)).save(tmp_path / "a.png")
+    rows = [(2, 1, 0), (768, 1, 0), (262144, 1, 1), (9, 3, 0), (5, None, 0)]
+    segments = [dict(id=i, label=n, isthing=n == 1, iscrowd=bool(c)) for i, n, c in rows]
+    path = str(tmp_path / "a.png")
+    results = dict(seg_map_path=path, img_path="a.jpg", ori_shape=(3, 4), segments=segments)
+    return results | changes
+
+
+def test_segments_become_masks_of_things_and_a_label_at_each_pixel(tmp_path):
+    results = LoadSegments()(segments_of(tmp_path))
+    assert results["gt_seg_map"].tolist() == [[1, 1, 1, IGNORE], [IGNORE, 1, 1, 3]] + [
+        [IGNORE, IGNORE, IGNORE, 3]
+    ]
+    assert results["gt_seg_map"].dtype == np.uint8
+    masks = results["gt_masks"].masks
+    assert masks.tolist() == [(PNG == 2).tolist(), (PNG == 768).tolist()]
+    assert results["gt_bboxes_labels"].tolist() == [1, 1]
+    assert results["gt_bboxes"].tensor.tolist() == [[0, 0, 2, 2], [2, 0, 3, 2]]
+    assert results["gt_ignore_flags"].tolist() == [False, False]
+
+
+def test_an_image_of_stuff_alone(tmp_path):
+    results = segments_of(tmp_path)
+    for segment in results["segments"]:
+        segment["isthing"] = False
+    results = LoadSegments()(results)
+    assert results["gt_masks"].masks.shape == (0, 3, 4)
+    assert results["gt_bboxes"].tensor.shape == (0, 4)
+
+
+def test_a_png_that_does_not_fit_its_image(tmp_path):
+    with pytest.raises(InputError, match=r"it is 4x3, a\.jpg is 3x4"):
+        LoadSegments()(segments_of(tmp_path, ori_shape=(4, 3)))
+    results = segments_of(tmp_path)
+    results["segments"].pop()
+    with pytest.raises(InputError, match="1 ids are not listed: 5"):
+        LoadSegments()(results)

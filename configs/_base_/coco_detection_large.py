@@ -1,0 +1,25 @@
+"""COCO 2017 boxes in larger images: 480 to 1200 in training, 1200 in tests (mmdet's Swin-L)."""
+
+_base_ = "coco_detection.py"
+
+_train_pipeline = [
+    dict(type="swin_dense.LoadImage"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomResize", scale=[(2000, 480), (2000, 1200)], keep_ratio=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackDetInputs"),
+]
+_test_pipeline = [
+    dict(type="swin_dense.LoadImage"),
+    dict(type="Resize", scale=(2000, 1200), keep_ratio=True),
+    dict(
+        type="PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+    ),
+]
+
+train_dataloader = dict(dataset=dict(pipeline=_train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_test_pipeline))
+test_dataloader = val_dataloader
+
+del _train_pipeline, _test_pipeline  # what a config leaves defined becomes a key of it

@@ -1,0 +1,71 @@
+"""Heads of mmdet and mmseg with what mixed precision takes from them put back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models import DeformableDETRHead, DINOHead, Mask2FormerHead
+from mmdet.models.task_modules import AnchorGenerator
+from mmseg.models.decode_heads import Mask2FormerHead as LabelMapMask2FormerHead
+from torch import Tensor
+
+from swin_dense.registry import MODELS, TASK_UTILS
+
+
+class _InFloat32:
+    """Outside autocast. A box is a share of the image: near 1, bfloat16 counts it in 256ths."""
+
+    def forward(self, hidden_states: Tensor, references: Sequence[Tensor]) -> Any:
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return super().forward(hidden_states.float(), [r.float() for r in references])  # type: ignore[misc]
+
+
+@MODELS.register_module()
+class ExactDeformableDETRHead(_InFloat32, DeformableDETRHead):
+    """mmdet's head of Deformable DETR, its boxes in float32 under any autocast."""
+
+
+@MODELS.register_module()
+class ExactDINOHead(_InFloat32, DINOHead):
+    """mmdet's head of DINO, its boxes in float32 under any autocast."""
+
+
+class _LossesInFloat32:
+    """Matching and losses outside autocast, as in the authors' code.
+
+    In bfloat16 a cost over the points of a mask has three digits, by which queries that are much
+    alike are matched by chance, and each loss is rounded to as many.
+    """
+
+    def _loss_by_feat_single(self, cls_scores: Tensor, mask_preds: Tensor, *rest: Any) -> Any:
+        with torch.autocast(cls_scores.device.type, enabled=False):
+            return super()._loss_by_feat_single(cls_scores.float(), mask_preds.float(), *rest)  # type: ignore[misc]
+
+
+@MODELS.register_module()
+class ExactMask2FormerHead(_LossesInFloat32, Mask2FormerHead):
+    """mmdet's head of Mask2Former, matched and judged in float32 under any autocast."""
+
+
+@MODELS.register_module()
+class ExactLabelMapMask2FormerHead(_LossesInFloat32, LabelMapMask2FormerHead):
+    """mmseg's head of Mask2Former, matched and judged in float32 under any autocast."""
+
+
+@TASK_UTILS.register_module()
+class ExactAnchorGenerator(AnchorGenerator):
+    """mmdet's anchors, in float32 at least whatever the dtype of the scores.
+
+    A bfloat16 knows no corner between 1024 and 1032; proposals made from such anchors are off by
+    as much.
+    """
+
+    def single_level_grid_priors(
+        self,
+        featmap_size: Any,
+        level_idx: int,
+        dtype: torch.dtype = torch.float32,
+        device: Any = "cuda",
+    ) -> Tensor:
+        exact = torch.promote_types(dtype, torch.float32)
+        return super().single_level_grid_priors(featmap_size, level_idx, exact, device)

@@ -1,0 +1,199 @@
+"""The model of every config, made small, learns and predicts: float32 and bfloat16, odd sizes.
+
+Small means fewer and narrower blocks and fewer queries; which modules there are stays.
+"""
+
+import copy
+import re
+
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import set_random_seed
+
+import swin_dense.openmmlab  # noqa: F401
+from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab import data, run
+from swin_dense.registry import DATASETS
+
+LEAVES = sorted((ROOT / "configs").glob("*.py"))
+BACKBONE = dict(embed_dim=24, depths=(2, 1, 2, 1), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
+# Key anywhere in the model -> its largest value.
+AT_MOST = {
+    "num_layers": 3,  # of Mask2Former, each looks at another level
+    "num_blocks": 2,
+    "num_queries": 20,
+    "max_per_img": 15,
+    "channels": 32,
+    "num_points": 112,
+    "score_thr": 0.0,  # so that untrained models find something
+}
+SCALES = ((107, 75), (91, 61))  # both odd, and different: the batch is padded
+# What may learn nothing from two images, and why.
+IDLE = {
+    r"bbox_head\.scales\.\d\.scale": "no object has the size of this level's anchors",
+}
+
+
+def nodes(tree):
+    """Every dict in a config but the backbone's."""
+    if isinstance(tree, dict):
+        yield tree
+        tree = [part for name, part in tree.items() if name != "backbone"]
+    for part in tree if isinstance(tree, list | tuple) else ():
+        yield from nodes(part)
+
+
+def announced(backbone):
+    with torch.device("meta"):
+        return MODELS.build(backbone).out_channels
+
+
+def shrink(model):
+    """Make a model's config small, in place."""
+    before = announced(model.backbone)
+    model.backbone.update(BACKBONE)
+    narrower = dict(zip(before, announced(model.backbone), strict=True))
+    for node in nodes(model):
+        for key in node.keys() & AT_MOST.keys():
+            node[key] = min(node[key], AT_MOST[key])
+        found = node.get("in_channels")
+        if isinstance(found, list | tuple) and set(found) <= set(narrower):
+            node["in_channels"] = [narrower[c] for c in found]
+        elif "in_index" in node:  # takes one of the maps itself
+            node["in_channels"] = narrower[found]
+
+
+def images(config, split):
+    """One image of a split at each scale, as the config's own pipeline gives it."""
+    set_random_seed(7)
+    found = []
+    for i, scale in enumerate(SCALES):
+        scaled = copy.deepcopy(config)
+        data.scale_images(scaled, scale)
+        found.append(DATASETS.build(scaled[data.LOADERS[split]].dataset)[i])
+    return found
+
+
+@pytest.fixture(scope="module", params=LEAVES, ids=lambda path: path.stem)
+def small(request, small_shapes):
+    """(config, model, two training images, two test images)."""
+    config = configs.load(request.param)
+    init_default_scope(config.default_scope)
+    data.settle(config, data_root=str(small_shapes.root))
+    data.scale_images(config, SCALES[0])
+    shrink(config.model)
+    set_random_seed(7)
+    model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(config.model)))
+    model.init_weights()
+    with torch.no_grad():  # zeros and ones of a fresh model would hide what does not flow
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return config, model, images(config, "train"), images(config, "val")
+
+
+def collated(items):
+    return {key: [copy.deepcopy(item[key]) for item in items] for key in items[0]}
+
+
+def without_truth(item):
+    """The same image when nothing in it is annotated."""
+    item = copy.deepcopy(item)
+    sample = item["data_samples"]
+    if "gt_instances" in sample:
+        sample.gt_instances = sample.gt_instances[:0]
+    if "gt_sem_seg" in sample:
+        for name in sample.gt_sem_seg.all_keys():
+            sample.gt_sem_seg.get(name).fill_(255)
+    return item
+
+
+def step(config, model, items, amp):
+    """Train one iteration as a run does; returns the losses and each parameter's gradient."""
+    config = copy.deepcopy(config)
+    if amp:
+        run.use_amp(config, amp)
+    set_random_seed(7)
+    model.train()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    with optimizer.optim_context(model):
+        batch = model.data_preprocessor(collated(items), training=True)
+        loss, terms = model.parse_losses(model(**batch, mode="loss"))
+    optimizer.zero_grad()
+    optimizer.backward(loss)
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    gradients = {n: None if g is None else g.clone() for n, g in gradients.items()}
+    optimizer.step()
+    return terms, gradients
+
+
+def broken(tensors):
+    """Names of the tensors that are missing or not finite."""
+    return [n for n, t in tensors.items() if t is None or not t.isfinite().all()]
+
+
+def test_every_head_knows_the_classes_of_the_data(small):
+    config, model, _, _ = small
+    classes = len(config.train_dataloader.dataset.metainfo["classes"])
+    found = {m.num_classes for m in model.modules() if isinstance(vars(m).get("num_classes"), int)}
+    assert found - {1} == {classes}  # 1: a region proposal is an object or not
+    denoising = getattr(model, "dn_query_generator", None)
+    assert denoising is None or denoising.label_embedding.num_embeddings == classes
+
+
+@pytest.mark.parametrize("amp", [None, "bf16"])
+def test_every_parameter_learns(small, amp):
+    config, model, train, _ = small
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    terms, gradients = step(config, model, train, amp)
+    assert not broken(terms)
+    assert not broken(gradients)
+    assert gradients.keys() == before.keys()
+    still = [n for n, g in gradients.items() if not g.any()]
+    assert not [n for n in still if not any(re.fullmatch(pattern, n) for pattern in IDLE)]
+    after = dict(model.named_parameters())
+    assert not broken(after)
+    assert sum(not torch.equal(after[n], p) for n, p in before.items()) > len(before) // 2
+
+
+@pytest.mark.parametrize("amp", [None, "bf16"])
+@pytest.mark.parametrize("empty", [[1], [0, 1]], ids=["one", "all"])
+def test_images_without_objects_do_no_harm(small, empty, amp):
+    """A gradient that is missing on one of several processes would hang all of them."""
+    config, model, train, _ = small
+    items = [without_truth(item) if i in empty else item for i, item in enumerate(train)]
+    terms, gradients = step(config, model, items, amp)
+    assert not broken(terms)
+    assert not broken(gradients)
+    assert not broken(dict(model.named_parameters()))
+
+
+@pytest.mark.parametrize("amp", [False, True], ids=["float32", "bfloat16"])
+def test_it_predicts(small, amp):
+    config, model, _, test = small
+    model.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        samples = [model.test_step(collated([item]))[0] for item in test]
+    classes = len(config.test_dataloader.dataset.metainfo["classes"])
+    for sample in samples:
+        height, width = sample.ori_shape
+        if "pred_sem_seg" in sample:
+            labels = sample.pred_sem_seg.data
+            assert labels.shape == (1, height, width)
+            assert labels.max() < classes
+        if "pred_panoptic_seg" in sample:
+            assert sample.pred_panoptic_seg.sem_seg.shape == (1, height, width)
+        if "pred_instances" in sample:
+            found = sample.pred_instances
+            assert len(found) > 0
+            assert found.labels.max() < classes
+            assert found.scores.isfinite().all()
+            assert (found.scores >= 0).all()
+            assert (found.scores <= 1).all()
+            sides = torch.tensor([width, height] * 2) + 1  # rounded to bfloat16
+            assert ((found.bboxes >= 0) & (found.bboxes <= sides)).all()
+            if "masks" in found:
+                assert found.masks.shape == (len(found), height, width)

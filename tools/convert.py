@@ -1,0 +1,8 @@
+"""Weights of any layout to safetensors: python tools/convert.py SRC DST"""
+
+import sys
+
+from swin_dense.cli.convert import main
+
+if __name__ == "__main__":
+    sys.exit(main())
