@@ -17,8 +17,8 @@ PINS = ROOT / "requirements.txt"
 STAMP = VENV / "requirements.sha256"
 PIP_INSTALL = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
 SUPPORTED = ((3, 10), (3, 13))
-# Asked for by the onedl packages and left out on purpose, see requirements.txt.
-LEFT_OUT = ("opencv-python", "imagecorruptions-imaug")
+# Asked for by packages and left out on purpose, see requirements.txt.
+LEFT_OUT = ("opencv-python", "imagecorruptions-imaug", "hf-xet", "typer")
 REPORT = """
 import swin_dense.openmmlab  # all that the commands import
 import cv2, mmcv, mmdet, mmengine, mmseg, numpy, torch

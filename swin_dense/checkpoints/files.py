@@ -165,7 +165,9 @@ def _content(path: Path, map_location: Any) -> Any:
     if pickled and OLD_FORM not in head and not head.startswith(ARCHIVE):
         return _read_pickle(path)
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with torch.serialization.safe_globals(pickles.STAND_INS):
+            content = torch.load(path, map_location=map_location, weights_only=True)
+        return pickles.finished(content)
     except pickle.UnpicklingError as error:
         if head.startswith(ARCHIVE) or "Unsupported" in str(error):
             raise _would_run_code(path, _cause(error)) from error

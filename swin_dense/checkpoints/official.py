@@ -1,9 +1,9 @@
 """The authors' ImageNet weights: where they are, what they are, what they reach.
 
 Accuracies are those of the authors' README (github.com/microsoft/Swin-Transformer), which also
-links the files; their licence is MIT. The authors publish no hashes. A hash below is one that
-several public copies of the file agree on, made by people who do not know of each other; None
-means that none was found, and `downloads` keeps the one of the first download.
+links the files; their licence is MIT. The authors publish no hashes. A hash below is that of public
+copies of the file (one of the tiny Swin, four and six of the others), not held against the authors'
+address yet. None means that no copy was found; `downloads` keeps the hash of the first download.
 """
 
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ def read(path: Path) -> Any:
     """
     with open(path, "rb") as file:
         try:
-            return _finished(_Reader(file, encoding="latin1").load())
+            return finished(_Reader(file, encoding="latin1").load())
         except RefusedError:
             raise
         except Exception as error:  # whatever bytes made by a stranger can raise is theirs
@@ -129,12 +129,32 @@ for _module in ("builtins", "__builtin__"):
     ALLOWED[f"{_module}.bytes"] = _no_bytes
 
 
-def _finished(value: Any) -> Any:
-    """Containers copied, arrays as tensors; hides nothing that only looks like a tensor."""
+class Inert:
+    """Stands for an object whose class is not needed: takes what it is given and drops it."""
+
+    def __init__(self, *_: Any):
+        """Nothing is made of what its maker made it of."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Nothing is kept."""
+
+
+# For torch's own reader of tensors and plain values: mmengine keeps the curves of a run beside the
+# weights, in a class of its own around arrays.
+STAND_INS: list[Callable | tuple[Callable, str]] = [
+    (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (Inert, "builtins.getattr"),  # of a method of that class; torch tells names of Python 2 so too
+    *((stand_in, name) for name, stand_in in ALLOWED.items() if name.startswith("numpy")),
+]
+
+
+def finished(value: Any) -> Any:
+    """Containers copied, arrays as tensors, what was inert left out."""
     if isinstance(value, _Array):
         return value.tensor
     if isinstance(value, dict):
-        return {key: _finished(item) for key, item in value.items()}
+        kept = {key: item for key, item in value.items() if not isinstance(item, Inert)}
+        return type(value)((key, finished(item)) for key, item in kept.items())
     if isinstance(value, list | tuple):
-        return type(value)(_finished(item) for item in value)
+        return type(value)(finished(item) for item in value)
     return value

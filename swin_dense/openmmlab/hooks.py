@@ -118,7 +118,8 @@ class PlainCheckpoint(Hook):
         hub["resumed_keys"] = {k: v for k, v in hub["resumed_keys"].items() if k in kept}
         for part in ("message_hub", "meta"):
             checkpoint[part] = _plain(checkpoint[part])
-        checkpoint["meta"]["weights"] = getattr(runner, "weights_record", [])
+        if records := getattr(runner, "weights_record", None):
+            checkpoint["meta"]["weights"] = records
 
 
 def _plain(value: Any) -> Any:

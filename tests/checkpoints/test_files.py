@@ -134,6 +134,25 @@ def test_detectron2_files_are_read(tmp_path):
     assert torch.equal(read["state_dict"]["backbone.a"], torch.arange(6.0).reshape(2, 3))
 
 
+def test_checkpoints_of_mmengine_with_their_curves_are_read(tmp_path):
+    """All files of mmdet's and mmseg's model zoos are such; the curves are left out."""
+    logging = pytest.importorskip("mmengine.logging")
+    hub = logging.MessageHub("test_files")
+    hub.update_scalar("train/loss", 1.5)
+    hub.update_scalar("train/loss", torch.tensor(2.5))
+    hub.update_info("iter", 3)
+    hub.update_info("array", np.arange(3))
+    content = {"meta": {"epoch": 1}, "state_dict": STATE, "message_hub": hub.state_dict()}
+    torch.save(content, tmp_path / "epoch_1.pth")
+    with pytest.raises(pickle.UnpicklingError):  # else there was nothing to do
+        torch.load(tmp_path / "epoch_1.pth", weights_only=True)
+    read = files.read(tmp_path / "epoch_1.pth")
+    assert torch.equal(read.weights["a.weight"], STATE["a.weight"])
+    assert read["meta"] == {"epoch": 1}
+    assert read["message_hub"]["log_scalars"] == {}
+    assert read["message_hub"]["runtime_info"]["array"].tolist() == [0, 1, 2]
+
+
 def test_what_was_read_can_be_saved_for_other_readers(tmp_path):
     torch.save({"model": STATE, "meta": {"x": 1}}, tmp_path / "w.pth")
     torch.save(files.read(tmp_path / "w.pth"), tmp_path / "again.pth")

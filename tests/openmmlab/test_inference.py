@@ -180,7 +180,7 @@ def test_weights_that_name_no_classes(checkpoints, tmp_path):
 
 
 def test_weights_of_the_other_task(checkpoints):
-    with pytest.raises(InputError, match=r"(?s)does not fit this model, 100%"):
+    with pytest.raises(InputError, match=r"(?s)does not fit this model: 100%"):
         Predictor(load("segmentation"), checkpoints["detection"])
 
 
