@@ -10,6 +10,7 @@ _ious = (0.5, 0.6, 0.7)
 _scales = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))  # of a box's centre and of its size
 
 model = dict(
+    rpn_head=dict(loss_bbox=dict(type="SmoothL1Loss", beta=1 / 9)),
     roi_head=dict(
         type="CascadeRoIHead",
         num_stages=3,
@@ -39,6 +40,8 @@ model = dict(
         ],
     ),
     train_cfg=dict(
+        rpn=dict(allowed_border=0),
+        rpn_proposal=dict(max_per_img=2000),
         rcnn=[
             dict(
                 assigner=dict(

@@ -75,8 +75,10 @@ def deform_conv_forward(
     im2col_step: int,
 ) -> None:
     """Writes `output`."""
+    _require_groups(offset, weight, deformable_group)
     geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
-    output.copy_(ops.deform_conv2d(input, offset, weight, None, *geometry))
+    with torch.autocast(input.device.type, enabled=False):  # mmcv has chosen the dtype
+        output.copy_(ops.deform_conv2d(input, offset, weight, None, *geometry))
 
 
 def deform_conv_backward_input(
@@ -156,10 +158,12 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Writes `output`."""
     geometry = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w))
+    _require_groups(offset, weight, deformable_group)
     offset, mask = (_of_output(x, output) for x in (offset, mask))
-    found = ops.deform_conv2d(
-        input, offset, weight, bias if with_bias else None, *geometry, mask=mask
-    )
+    with torch.autocast(input.device.type, enabled=False):  # mmcv has chosen the dtype
+        found = ops.deform_conv2d(
+            input, offset, weight, bias if with_bias else None, *geometry, mask=mask
+        )
     output.copy_(found)
 
 
@@ -201,6 +205,17 @@ def modulated_deform_conv_backward(
     grad_weight += found[3]
     if with_bias:
         grad_bias += grad_output.sum((0, 2, 3))
+
+
+def _require_groups(offset: Tensor, weight: Tensor, groups: int) -> None:
+    """Our op counts the deformable groups by the channels of the offset; mmcv is told them."""
+    kernel = weight.shape[2] * weight.shape[3]
+    if offset.shape[1] != groups * kernel * 2:
+        raise ValueError(
+            f"deform_conv: {groups} deformable groups and a kernel of {kernel} positions need "
+            f"{groups * kernel * 2} channels of offset; it has shape {tuple(offset.shape)}. Give "
+            "the convolution that many, or deform_groups=... what the offset is for."
+        )
 
 
 def _of_output(x: Tensor, output: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def replace_attention() -> None:
         return
     names = vars(importlib.import_module("mmcv.ops.multi_scale_deform_attn"))
     names["IS_CUDA_AVAILABLE"] = False
-    names["published"] = names["multi_scale_deformable_attn_pytorch"]
+    names.setdefault("published", names["multi_scale_deformable_attn_pytorch"])
     names["multi_scale_deformable_attn_pytorch"] = mmcv_deform.multi_scale_deformable_attn
 
 

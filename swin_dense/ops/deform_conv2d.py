@@ -7,6 +7,7 @@ The samples of some positions are laid out as columns, which one matrix product 
 time that the columns stay small. The backward makes them again instead of keeping them.
 """
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
-from swin_dense.ops.atomics import refuse_atomics
+from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
 _GEOMETRY = "int[] stride, int[] padding, int[] dilation"
 _TENSORS = "Tensor input, Tensor offset, Tensor? mask"
@@ -113,7 +114,7 @@ def _backward_of_all(
             by_input.permute(0, 3, 1, 2).to(input.dtype),
             by_offset,
             offset.new_empty(0) if by_mask is None else by_mask,
-            by_weight.reshape(weight.shape).to(weight.dtype),
+            by_weight.reshape(weight.shape).to(weight.dtype).contiguous(),
         )
 
 
@@ -199,6 +200,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 torch.library.register_autograd(
     "swin_dense::deform_conv2d", _backward, setup_context=_setup_context
 )
+refuse_second("deform_conv2d")
 
 
 def deform_conv2d(
@@ -225,10 +227,13 @@ def deform_conv2d(
         bias: (Co,).
         mask: (B, G * K, Ho, Wo), factors on the samples; None for version 1.
     """
-    geometry = (_pair(stride), _pair(padding), _pair(dilation))
+    geometry = (_pair("stride", stride), _pair("padding", padding), _pair("dilation", dilation))
     _check(input, offset, weight, bias, *geometry, mask)
-    if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
-        input = input.to(torch.get_autocast_dtype(input.device.type))
+    refuse_forward_mode("deform_conv2d", input, offset, weight, bias, mask)
+    device = input.device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if casts and input.dtype != torch.float64:
+        input = input.to(torch.get_autocast_dtype(device))
     kernel, exact = weight.shape[2] * weight.shape[3], reference.sum_dtype(input.dtype)
     offset = offset.to(exact).unflatten(1, (-1, kernel, 2)).contiguous()
     return torch.ops.swin_dense.deform_conv2d(
@@ -241,8 +246,15 @@ def deform_conv2d(
     )
 
 
-def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _pair(name: str, value: int | tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        numbers = tuple(value) if isinstance(value, list | tuple) else (value, value)
+        return tuple(operator.index(number) for number in numbers)
+    except TypeError:
+        raise ValueError(
+            f"deform_conv2d: {name} is a whole number, or one for rows and one for columns; got "
+            f"{value!r}."
+        ) from None
 
 
 def _check(
@@ -321,10 +333,10 @@ def _check(
             )
     tensors = {"input": input, "weight": weight, **{name: x for name, (x, _) in shapes.items()}}
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
+        if tensor.dtype not in reference.FLOATING:
             raise ValueError(
-                f"deform_conv2d: {name} holds floating-point numbers; it has {tensor.dtype}. "
-                "Convert it with .float()."
+                f"deform_conv2d: {name} holds numbers of float32, float64, float16 or bfloat16; it "
+                f"has {tensor.dtype}. Convert it with .float()."
             )
         if tensor.device != input.device:
             raise ValueError(

@@ -4,6 +4,7 @@ Letters: B images, K positions of all maps together, N heads, D channels of a he
 L maps (levels), P points in each.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
-from swin_dense.ops.atomics import refuse_atomics
+from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
 _ARGUMENTS = (
     "Tensor value, Tensor spatial_shapes, Tensor sampling_locations, Tensor attention_weights"
@@ -65,6 +66,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 torch.library.register_autograd(
     "swin_dense::ms_deform_attn", _backward, setup_context=_setup_context
 )
+refuse_second("ms_deform_attn")
 
 
 def ms_deform_attn(
@@ -93,6 +95,7 @@ def ms_deform_attn(
     if not isinstance(spatial_shapes, Tensor):
         spatial_shapes = _as_tensor(spatial_shapes, value.device)
     _check(value, spatial_shapes, sampling_locations, attention_weights)
+    refuse_forward_mode("ms_deform_attn", value, sampling_locations, attention_weights)
     dtype = reference.sum_dtype(value.dtype)
     return torch.ops.swin_dense.ms_deform_attn(
         value, spatial_shapes.long(), sampling_locations.to(dtype), attention_weights.to(dtype)
@@ -100,13 +103,16 @@ def ms_deform_attn(
 
 
 def _as_tensor(sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-    pairs = [tuple(size) for size in sizes]
-    if any(len(pair) != 2 for pair in pairs):
+    try:
+        pairs = [tuple(operator.index(side) for side in size) for size in sizes]
+        if any(len(pair) != 2 for pair in pairs):
+            raise TypeError
+        return torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2)
+    except (TypeError, RuntimeError, OverflowError):
         raise ValueError(
-            "ms_deform_attn: spatial_shapes are height and width of each map, (L, 2); got "
-            f"{pairs}. Pass e.g. [(100, 152), (50, 76)]."
-        )
-    return torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2)
+            "ms_deform_attn: spatial_shapes are height and width of each map, (L, 2), whole "
+            f"numbers; got {sizes}. Pass e.g. [(100, 152), (50, 76)]."
+        ) from None
 
 
 def _check(
@@ -150,10 +156,10 @@ def _check(
         "spatial_shapes": spatial_shapes,
     }
     for name, tensor in tensors.items():
-        if name != "spatial_shapes" and not tensor.is_floating_point():
+        if name != "spatial_shapes" and tensor.dtype not in reference.FLOATING:
             raise ValueError(
-                f"ms_deform_attn: {name} holds floating-point numbers; it has {tensor.dtype}. "
-                "Convert it with .float()."
+                f"ms_deform_attn: {name} holds numbers of float32, float64, float16 or bfloat16; "
+                f"it has {tensor.dtype}. Convert it with .float()."
             )
         if tensor.device != value.device:
             raise ValueError(

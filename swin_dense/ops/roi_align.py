@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
-from swin_dense.ops.atomics import refuse_atomics
+from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
 torch.library.define(
     "swin_dense::roi_align",
@@ -77,6 +77,7 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
 
 
 torch.library.register_autograd("swin_dense::roi_align", _backward, setup_context=_setup_context)
+refuse_second("roi_align")
 
 
 def roi_align(
@@ -132,6 +133,7 @@ def roi_align_with_argmax(
     if isinstance(output_size, int):
         output_size = (output_size, output_size)
     _check(features, rois, output_size, spatial_scale, sampling_ratio, mode)
+    refuse_forward_mode("roi_align", features)
     return torch.ops.swin_dense.roi_align(
         features,
         rois.detach().to(reference.sum_dtype(features.dtype)),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import extension, reference, window_gather
+from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
 
 _ARGUMENTS = (
     "Tensor qkv, Tensor bias, Tensor pad_qkv, Tensor scale, int window, int shift, bool cosine"
@@ -71,6 +72,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 torch.library.register_autograd(
     "swin_dense::window_attention", _backward, setup_context=_setup_context
 )
+refuse_second("window_attention")
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,15 @@ def window_attention(
         back_end: the name of one of BACK_ENDS; None for the first that can take the call.
     """
     _check(qkv, bias, pad_qkv, window, shift, scale, cosine)
-    run = choose(qkv, window, back_end).run
+    chosen = choose(qkv, window, back_end)
+    if chosen.name == "kernel":
+        refuse_forward_mode("window_attention", qkv, bias, pad_qkv)
     dtype = reference.sum_dtype(qkv.dtype)
     if not isinstance(scale, Tensor):
         value = qkv.shape[5] ** -0.5 if scale is None else scale
         scale = torch.full((qkv.shape[4],), value, dtype=dtype, device=qkv.device)
     rest = (bias.to(dtype), pad_qkv.to(qkv.dtype), scale.to(dtype))
-    return run(qkv, *rest, window, shift, cosine)
+    return chosen.run(qkv, *rest, window, shift, cosine)
 
 
 def _check(

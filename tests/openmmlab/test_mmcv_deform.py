@@ -242,3 +242,29 @@ def test_focal_loss_is_mmdets_plain_one(weighted):
     far = torch.tensor([[200.0, -200.0]], requires_grad=True)
     loss = mmcv_ops.sigmoid_focal_loss(far, torch.tensor([1]), 2.0, 0.25, None, "sum")
     assert torch.autograd.grad(loss, far)[0].isfinite().all()
+
+
+def test_convolutions_under_autocast_keep_the_dtype_mmcv_chose():
+    """That of the offsets."""
+    image, offset, mask = conv_sample()
+    torch.manual_seed(1)
+    module = mmcv_ops.ModulatedDeformConv2d(6, 4, 3, stride=2, padding=1, deform_groups=2)
+    expected = module(image, offset, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module(image, offset, mask), expected)
+        assert module(image, offset.bfloat16(), mask).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", ["DeformConv2d", "ModulatedDeformConv2d"])
+def test_offsets_for_other_deformable_groups_are_refused(kind):
+    image, offset, mask = conv_sample()
+    module = getattr(mmcv_ops, kind)(6, 4, 3, stride=2, padding=1, deform_groups=1)
+    inputs = (image, offset) if kind == "DeformConv2d" else (image, offset, mask)
+    with pytest.raises(ValueError, match=r"1 deformable groups .* 18 channels .*\(2, 36, 5, 4\)"):
+        module(*inputs)
+
+
+def test_replacing_twice_keeps_the_published_function():
+    before = peers.published_ms_deform_attn()
+    mmcv_ext.replace_attention()
+    assert peers.published_ms_deform_attn() is before is not mmcv_deform.multi_scale_deformable_attn

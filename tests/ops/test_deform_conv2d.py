@@ -133,10 +133,12 @@ def test_kernel_is_as_exact_as_the_reference(case, dtype, device, monkeypatch):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_registration(device):
-    input, offset, weight, bias, mask = sample("all different", device, torch.float32)
-    offset, mask = offset.unflatten(1, (3, 6, 2)), mask.unflatten(1, (3, 6))
-    geometry = CASES["all different"][8:]
+@pytest.mark.parametrize("case", ["plain", "all different", "depthwise"])
+def test_registration(case, device):
+    input, offset, weight, bias, mask = sample(case, device, torch.float32)
+    kernel = weight.shape[2] * weight.shape[3]
+    offset, mask = offset.unflatten(1, (-1, kernel, 2)), mask.unflatten(1, (-1, kernel))
+    geometry = CASES[case][8:]
     op = torch.ops.swin_dense.deform_conv2d
     out = op(input, offset, mask, weight, bias, *geometry)
     grad = torch.ones_like(out)
@@ -186,7 +188,7 @@ def test_views_and_autocast(device):
     torch.testing.assert_close(half.float(), out, rtol=0.03, atol=0.3)
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_gradients_of_columns_have_the_same_bits_for_any_number_of_threads():
     tensors = sample("wide", dtype=torch.float32)
     before, found = torch.get_num_threads(), []
     for threads in (1, 3):
@@ -203,12 +205,18 @@ def test_same_bits_for_any_number_of_threads():
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_compiles_whole():
-    tensors = sample("plain", dtype=torch.float32)
-    compiled = torch.compile(
-        functools.partial(call, "plain"), fullgraph=True, dynamic=True, backend="aot_eager"
-    )
-    torch.testing.assert_close(compiled(*tensors), call("plain", *tensors))
+@pytest.mark.parametrize("case", ["plain", "depthwise"])
+def test_compiles_whole_both_ways(case):
+    """By inductor, which relies on the strides that the registration promises."""
+    tensors = sample(case, dtype=torch.float32)
+    compiled = torch.compile(functools.partial(call, case), fullgraph=True, dynamic=True)
+    found = []
+    for path in (functools.partial(call, case), compiled):
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        out = path(*leaves)
+        found.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 
 
 MISTAKES = {
@@ -233,7 +241,7 @@ MISTAKES = {
         x, o, w, b, m[:, 1:]
     ),
     r"bias has shape \(2,\); .* \(3,\)": lambda x, o, w, b, m: (x, o, w, b[1:], m),
-    r"mask holds floating-point numbers; it has torch.int64": lambda x, o, w, b, m: (
+    r"mask holds numbers of float32, .*; it has torch.int64": lambda x, o, w, b, m: (
         x, o, w, b, m.long()
     ),
     r"input is on cpu, weight on meta": lambda x, o, w, b, m: (x, o, w.to("meta"), b, m),
@@ -248,11 +256,19 @@ def test_mistakes_are_named(text):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("stride", 0), ("padding", (-1, 0)), ("dilation", (1, 1, 1))]
+    ("name", "value", "text"),
+    [
+        ("stride", 0, "at least 1"),
+        ("padding", (-1, 0), "at least 0"),
+        ("dilation", (1, 1, 1), "at least 1"),
+        ("stride", 1.0, "a whole number"),
+        ("padding", (1.5, 1), r"a whole number.*got \(1\.5, 1\)"),
+        ("dilation", None, "a whole number.*got None"),
+    ],
 )
-def test_wrong_geometry_is_named(name, value):
+def test_wrong_geometry_is_named(name, value, text):
     input, offset, weight, _, _ = sample("plain", dtype=torch.float32)
-    with pytest.raises(ValueError, match=f"^deform_conv2d: {name} is at least"):
+    with pytest.raises(ValueError, match=f"^deform_conv2d: {name} is {text}"):
         deform_conv2d(input, offset, weight, **{name: value})
 
 

@@ -6,7 +6,7 @@ checked. Sums are kept in float32 for float16 and bfloat16, else in the dtype of
 
 from swin_dense.ops.reference.deform_columns import deform_columns, deform_columns_backward
 from swin_dense.ops.reference.ms_deform_attn import ms_deform_attn, ms_deform_attn_backward
-from swin_dense.ops.reference.precision import sum_dtype
+from swin_dense.ops.reference.precision import FLOATING, sum_dtype
 from swin_dense.ops.reference.roi_align import roi_align, roi_align_backward
 from swin_dense.ops.reference.rows import (
     add_rows,
@@ -20,6 +20,7 @@ from swin_dense.ops.reference.suppression import nms, overlap, soft_nms
 from swin_dense.ops.reference.window_attention import window_attention, window_attention_backward
 
 __all__ = [
+    "FLOATING",
     "add_rows",
     "deform_columns",
     "deform_columns_backward",

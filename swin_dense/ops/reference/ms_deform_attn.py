@@ -35,8 +35,9 @@ def ms_deform_attn_backward(
     with torch.autocast(value.device.type, enabled=False):
         batch, _, heads, channels = value.shape
         by_value = torch.zeros_like(value, memory_format=torch.contiguous_format)
-        by_locations = torch.zeros_like(sampling_locations)
-        by_weights = torch.zeros_like(attention_weights)
+        dense = torch.contiguous_format
+        by_locations = torch.zeros_like(sampling_locations, memory_format=dense)
+        by_weights = torch.zeros_like(attention_weights, memory_format=dense)
         if grad.numel() == 0 or attention_weights.numel() == 0:
             return by_value, by_locations, by_weights
         given = grad.to(sum_dtype(value.dtype)).view(batch, -1, heads, channels)

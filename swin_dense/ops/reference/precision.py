@@ -1,5 +1,8 @@
 import torch
 
+# What kernels and references compute with.
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over numbers of `dtype` are kept."""

@@ -232,7 +232,7 @@ SWIN_DENSE_INLINE Float exp_of_negative(Float x) {
   p = p * r + 0.166665204f;
   p = p * r + 0.499999934f;
   p = p * (r * r) + r + 1.f;
-  const Float scaled = (Float)((Int)p + ((Int)shifted << 23));
+  const Float scaled = (Float)((Unsigned)p + ((Unsigned)shifted << 23));
   const Float positive = x < -87.33f ? Float{} : scaled;
   return x == x ? positive : x;
 }
