@@ -21,6 +21,11 @@ int64_t padded(int64_t channels) {
 }
 
 template <class S>
+struct Samples;
+template <class S>
+void place_all(Samples<S>& samples, int64_t count);
+
+template <class S>
 struct Samples {
   S y[kSamples], x[kSamples];  // in positions; below, how far beyond the top left corner
   int32_t height[kSamples], width[kSamples], start[kSamples];  // of its map: sizes, first position
@@ -28,7 +33,9 @@ struct Samples {
   S weight[kCorners][kSamples];
 
   // From y, x and the maps to the corners and their weights.
-  void place(int64_t count) {
+  void place(int64_t count) { place_all(*this, count); }
+
+  void place_alone(int64_t count) {
     for (int64_t s = 0; s < count; ++s) {
       const bool empty = height[s] == 0 || width[s] == 0;
       const bool number = (y[s] == y[s] && x[s] == x[s]) || empty;
@@ -69,6 +76,52 @@ struct Samples {
     case Stored::float16: return run<Half>(__VA_ARGS__);  \
     case Stored::float64: return run<double>(__VA_ARGS__); \
   }
+
+template <class S>
+void place_all(Samples<S>& samples, int64_t count) {
+  samples.place_alone(count);
+}
+
+SWIN_DENSE_INLINE Int load_ints(const int32_t* from) {
+  Int x;
+  std::memcpy(&x, from, kBytes);
+  return x;
+}
+SWIN_DENSE_INLINE void store_ints(int32_t* to, Int x) { std::memcpy(to, &x, kBytes); }
+SWIN_DENSE_INLINE Float floats_of(Int x) { return __builtin_convertvector(x, Float); }
+
+// The same in registers. What lies between `count` and whole registers is placed too, for nobody.
+template <>
+SWIN_DENSE_INLINE void place_all(Samples<float>& at, int64_t count) {
+  for (int64_t s = 0; s < count; s += kLanes) {
+    const Float y = load(at.y + s), x = load(at.x + s);
+    const Int height = load_ints(at.height + s), width = load_ints(at.width + s);
+    const Int start = load_ints(at.start + s);
+    const Int number = ((y == y) & (x == x)) | (height == 0) | (width == 0);
+    const Float bottom = floats_of(height) + 1.f, end = floats_of(width) + 1.f;
+    Float down = y > -2.f ? y : all(-2.f), right = x > -2.f ? x : all(-2.f);
+    down = down < bottom ? down : bottom;
+    right = right < end ? right : end;
+    Int top = __builtin_convertvector(down, Int), left = __builtin_convertvector(right, Int);
+    top += down < floats_of(top);  // a comparison is -1 where it holds
+    left += right < floats_of(left);
+    const Float dy = number ? down - floats_of(top) : y + x;
+    const Float dx = number ? right - floats_of(left) : y + x;
+    store(at.y + s, dy);
+    store(at.x + s, dx);
+    const Int up = (top >= 0) & (top < height), low = (top >= -1) & (top < height - 1);
+    const Int near = (left >= 0) & (left < width), far = (left >= -1) & (left < width - 1);
+    const Int first = start + top * width + left;
+    store_ints(at.corner[0] + s, number ? first | ~(up & near) : start);
+    store_ints(at.corner[1] + s, (first + 1) | ~(up & far));
+    store_ints(at.corner[2] + s, (first + width) | ~(low & near));
+    store_ints(at.corner[3] + s, (first + width + 1) | ~(low & far));
+    store(at.weight[0] + s, (1.f - dy) * (1.f - dx));
+    store(at.weight[1] + s, (1.f - dy) * dx);
+    store(at.weight[2] + s, dy * (1.f - dx));
+    store(at.weight[3] + s, dy * dx);
+  }
+}
 
 }  // namespace
 }  // namespace SWIN_DENSE_LEVEL

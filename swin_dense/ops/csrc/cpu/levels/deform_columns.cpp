@@ -18,7 +18,7 @@ struct Stretch {
   const DeformColumns& call;
   int64_t row, count;         // first of the columns, how many
   int64_t image, output;      // of which image, first of its outputs
-  Samples<S> samples;
+  Samples<S> samples{};
   S factor[kSamples];
 
   explicit Stretch(const DeformColumns& of) : call(of) {}

@@ -84,7 +84,7 @@ void forward_of(const MsDeformAttn& call, int64_t first, int64_t last) {
   typedef typename Wide<T>::Scalar S;
   constexpr int64_t lanes = Wide<T>::lanes;
   const int64_t count = call.maps * call.points, row = call.heads * call.channels;
-  Samples<S> samples;
+  Samples<S> samples{};
   for (int64_t query = first; query < last; ++query) {
     for (int64_t head = 0; head < call.heads; ++head) {
       const int64_t item = query * call.heads + head;
@@ -116,23 +116,23 @@ void forward_of(const MsDeformAttn& call, int64_t first, int64_t last) {
 }
 
 // The four products of the corners with the gradient; each corner's share is added to its place.
+// Rows of `sums` lie `stride` apart.
 template <class T>
 SWIN_DENSE_INLINE void spread(const Samples<typename Wide<T>::Scalar>& samples, int64_t s,
                               int32_t start, typename Wide<T>::Scalar weight, const T* value,
                               int64_t row, int64_t channels,
                               const typename Wide<T>::Scalar* grad,
-                              typename Wide<T>::Scalar* sums,
+                              typename Wide<T>::Scalar* sums, int64_t stride,
                               typename Wide<T>::Scalar* products) {
   typedef typename Wide<T>::Register V;
   constexpr int lanes = Wide<T>::lanes;
-  const int64_t wide = padded<T>(channels);
 #pragma GCC unroll 4
   for (int c = 0; c < kCorners; ++c) {
     products[c] = 0;
     const int32_t position = samples.corner[c][s];
     if (position < 0) continue;
     const T* from = value + position * row;
-    auto* to = sums + (position - start) * wide;
+    auto* to = sums + (position - start) * stride;
     const V share = all(samples.weight[c][s] * weight);
     V product{};
     for (int64_t r = 0; r < channels; r += lanes) {
@@ -150,9 +150,8 @@ void backward_of(const MsDeformAttn& call, int64_t first, int64_t last, void* sc
   constexpr int lanes = Wide<T>::lanes;
   const int64_t channels = call.channels, wide = padded<T>(channels);
   const int64_t row = call.heads * channels, points = call.points;
-  S* grad = static_cast<S*>(scratch);  // of one query, then of all positions of the map
-  S* sums = grad + wide;
-  Samples<S> samples;
+  S* grad = static_cast<S*>(scratch);  // of one query
+  Samples<S> samples{};
   S weights[kSamples];
   for (int64_t task = first; task < last; ++task) {
     const int64_t map = task % call.maps, head = task / call.maps % call.heads;
@@ -161,8 +160,17 @@ void backward_of(const MsDeformAttn& call, int64_t first, int64_t last, void* sc
     const int64_t positions = static_cast<int64_t>(call.height[map]) * call.width[map];
     const int64_t offset = image * call.keys * row + head * channels;
     const T* value = static_cast<const T*>(call.value) + offset;
-    for (int64_t i = 0; i < positions * wide; i += lanes) {
-      store(sums + i, typename Wide<T>::Register{});
+    T* to = static_cast<T*>(call.grad_value) + offset + start * row;
+    // Sums are made in rows side by side, which fit a cache. Few of them are made where they
+    // belong: going over all positions once more would cost more than the samples do.
+    const bool few = call.queries * points < positions;
+    const bool there = sizeof(S) == sizeof(T) && channels == wide && few;
+    S* sums = there ? reinterpret_cast<S*>(to) : grad + wide;
+    const int64_t stride = there ? row : wide;
+    for (int64_t i = 0; i < positions; ++i) {
+      for (int64_t c = 0; c < wide; c += lanes) {
+        store(sums + i * stride + c, typename Wide<T>::Register{});
+      }
     }
     for (int64_t s = 0; s < kSamples; ++s) put_on(call, map, samples, s);
 
@@ -193,7 +201,7 @@ void backward_of(const MsDeformAttn& call, int64_t first, int64_t last, void* sc
           }
         }
         S p[kCorners];
-        spread(samples, s, start, weights[s], value, row, channels, grad, sums, p);
+        spread(samples, s, start, weights[s], value, row, channels, grad, sums, stride, p);
         const S y = samples.y[s], x = samples.x[s];
         const S by_x = (1 - y) * (p[1] - p[0]) + y * (p[3] - p[2]);
         const S by_y = (1 - x) * (p[2] - p[0]) + x * (p[3] - p[1]);
@@ -207,8 +215,7 @@ void backward_of(const MsDeformAttn& call, int64_t first, int64_t last, void* sc
       }
     }
 
-    T* to = static_cast<T*>(call.grad_value) + offset + start * row;
-    for (int64_t i = 0; i < positions; ++i) {
+    for (int64_t i = 0; i < positions && !there; ++i) {
       for (int64_t c = 0; c < channels; c += lanes) {
         store_some(to + i * row + c, load(sums + i * wide + c), channels - c);
       }
