@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +44,9 @@ def _mmdet(height: int, width: int) -> nn.Module:
 def _transformers(height: int, width: int) -> nn.Module:
     from transformers import SwinBackbone, SwinConfig
 
-    sizes = dict(embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7)
-    stages = [f"stage{i}" for i in (1, 2, 3, 4)]
-    return _FeatureMaps(SwinBackbone(SwinConfig(**sizes, out_features=stages)))
+    sizes: dict[str, Any] = dict(depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7)
+    sizes |= dict(embed_dim=96, out_features=[f"stage{i}" for i in (1, 2, 3, 4)])
+    return _FeatureMaps(SwinBackbone(SwinConfig(**sizes)))
 
 
 def _timm(height: int, width: int) -> nn.Module:
