@@ -210,8 +210,10 @@ class BuildKernels(build_ext):
             jobs.append((target, mark, [*command, "-c", str(source), "-o", str(target)]))
         library = self.objects / f"{name}.so"
         order = [*link, "-o", str(library), *(str(target) for target, _, _ in jobs)]
+        # The largest first, so that none is left over at the end for one compiler alone.
+        longest = sorted(jobs, key=lambda job: Path(job[2][-3]).stat().st_size, reverse=True)
         with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", "2"))) as pool:
-            list(pool.map(lambda job: self.make(*job), jobs))
+            list(pool.map(lambda job: self.make(*job), longest))
         self.make(library, fingerprint(order, [mark for _, mark, _ in jobs]), order)
         return library
 
