@@ -149,12 +149,17 @@ STAND_INS: list[Callable | tuple[Callable, str]] = [
 
 
 def finished(value: Any) -> Any:
-    """Containers copied, arrays as tensors, what was inert left out."""
+    """Arrays become tensors, what is inert goes; containers of any kind stay what they are."""
     if isinstance(value, _Array):
         return value.tensor
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if not isinstance(item, Inert)}
-        return type(value)((key, finished(item)) for key, item in kept.items())
-    if isinstance(value, list | tuple):
-        return type(value)(finished(item) for item in value)
+        for key, item in list(value.items()):
+            if isinstance(item, Inert):
+                del value[key]
+            elif (new := finished(item)) is not item:
+                value[key] = new
+    elif isinstance(value, list):
+        value[:] = [finished(item) for item in value]
+    elif type(value) is tuple:
+        return tuple(finished(item) for item in value)
     return value

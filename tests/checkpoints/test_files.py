@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -151,6 +152,15 @@ def test_checkpoints_of_mmengine_with_their_curves_are_read(tmp_path):
     assert read["meta"] == {"epoch": 1}
     assert read["message_hub"]["log_scalars"] == {}
     assert read["message_hub"]["runtime_info"]["array"].tolist() == [0, 1, 2]
+
+
+def test_containers_stay_what_they_are(tmp_path):
+    """A schedule's milestones are a Counter; read as anything else it would be lost on resuming."""
+    content = {"state_dict": STATE, "param_schedulers": [{"at": Counter([3, 3, 5])}]}
+    torch.save(content, tmp_path / "w.pth")
+    read = files.read(tmp_path / "w.pth")
+    assert read["param_schedulers"] == [{"at": Counter([3, 3, 5])}]
+    assert type(read["param_schedulers"][0]["at"]) is Counter
 
 
 def test_what_was_read_can_be_saved_for_other_readers(tmp_path):

@@ -60,6 +60,8 @@ def shrink(model):
     for node in nodes(model):
         for key in node.keys() & AT_MOST.keys():
             node[key] = min(node[key], AT_MOST[key])
+        if "allowed_border" in node:  # in images this small all large anchors cross the border
+            node["allowed_border"] = -1
         found = node.get("in_channels")
         if isinstance(found, list | tuple) and set(found) <= set(narrower):
             node["in_channels"] = [narrower[c] for c in found]
