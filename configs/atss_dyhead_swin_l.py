@@ -22,19 +22,6 @@ model = dict(
         num_heads=(6, 12, 24, 48),
         window_size=12,
         pretrain_img_size=384,
-        out_indices=(1, 2, 3),
     ),
-    neck=[
-        dict(
-            type="FPN",
-            in_channels=[384, 768, 1536],
-            out_channels=256,
-            add_extra_convs="on_output",
-            num_outs=5,
-        ),
-        dict(
-            type="DyHead", in_channels=256, out_channels=256, num_blocks=6, zero_init_offset=False
-        ),
-    ],
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-5))

@@ -22,5 +22,4 @@ model = dict(
         num_heads=(4, 8, 16, 32),
         drop_path_rate=0.3,
     ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
 )

@@ -20,9 +20,7 @@ model = dict(
         embed_dim=96,
         depths=(2, 2, 6, 2),
         num_heads=(3, 6, 12, 24),
-        out_indices=(1, 2, 3),
     ),
-    neck=dict(in_channels=[192, 384, 768]),
 )
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4),

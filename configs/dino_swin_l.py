@@ -23,9 +23,10 @@ model = dict(
         num_heads=(6, 12, 24, 48),
         window_size=12,
         pretrain_img_size=384,
+        out_indices=(0, 1, 2, 3),
         with_cp=True,
     ),
-    neck=dict(in_channels=[192, 384, 768, 1536], num_outs=5),
+    neck=dict(num_outs=5),
     encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=5))),
     decoder=dict(layer_cfg=dict(cross_attn_cfg=dict(num_levels=5))),
 )

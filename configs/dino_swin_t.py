@@ -22,7 +22,5 @@ model = dict(
         depths=(2, 2, 6, 2),
         num_heads=(3, 6, 12, 24),
         drop_path_rate=0.1,
-        out_indices=(1, 2, 3),
     ),
-    neck=dict(in_channels=[192, 384, 768]),
 )

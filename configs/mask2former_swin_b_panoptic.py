@@ -24,5 +24,4 @@ model = dict(
         pretrain_img_size=384,
         drop_path_rate=0.3,
     ),
-    panoptic_head=dict(in_channels=[128, 256, 512, 1024]),
 )

@@ -16,7 +16,6 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(640, 640)),
     backbone=dict(
         type="swin_dense.Swin",
         embed_dim=192,
@@ -26,5 +25,4 @@ model = dict(
         pretrain_img_size=384,
         drop_path_rate=0.3,
     ),
-    decode_head=dict(in_channels=[192, 384, 768, 1536]),
 )

@@ -19,7 +19,6 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
         type="swin_dense.Swin",
         embed_dim=96,
@@ -27,5 +26,4 @@ model = dict(
         num_heads=(3, 6, 12, 24),
         drop_path_rate=0.3,
     ),
-    decode_head=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -22,5 +22,4 @@ model = dict(
         num_heads=(3, 6, 12, 24),
         drop_path_rate=0.3,
     ),
-    panoptic_head=dict(in_channels=[96, 192, 384, 768]),
 )

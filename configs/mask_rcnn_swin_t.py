@@ -18,5 +18,4 @@ model = dict(
     backbone=dict(
         type="swin_dense.Swin", embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)
     ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
 )

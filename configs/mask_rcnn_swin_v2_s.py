@@ -21,5 +21,4 @@ model = dict(
         depths=(2, 2, 18, 2),
         num_heads=(3, 6, 12, 24),
     ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
 )

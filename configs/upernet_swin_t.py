@@ -16,7 +16,6 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
         type="swin_dense.Swin",
         embed_dim=96,
@@ -24,7 +23,5 @@ model = dict(
         num_heads=(3, 6, 12, 24),
         drop_path_rate=0.3,
     ),
-    decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384),
 )
 optim_wrapper = dict(optimizer=dict(lr=6e-5, weight_decay=0.01))

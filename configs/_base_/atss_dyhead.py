@@ -1,7 +1,6 @@
 """ATSS whose neck ends in Dynamic Head, so that its own head is one layer (arXiv 1912.02424).
 
-Left open: model.backbone, three maps of strides 8 to 32, and model.neck: an FPN of five levels of
-256 channels, then DyHead (arXiv 2106.08322); a list has no holes. num_classes follows the data.
+DyHead is arXiv 2106.08322. Left open: model.backbone. num_classes follows the data.
 """
 
 default_scope = "mmdet"
@@ -15,6 +14,13 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=128,
     ),
+    backbone=dict(out_indices=(1, 2, 3)),
+    neck=[
+        dict(type="FPN", out_channels=256, add_extra_convs="on_output", num_outs=5),
+        dict(
+            type="DyHead", in_channels=256, out_channels=256, num_blocks=6, zero_init_offset=False
+        ),
+    ],
     bbox_head=dict(
         type="ATSSHead",
         num_classes=80,

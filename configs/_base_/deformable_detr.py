@@ -1,7 +1,7 @@
 """Deformable DETR: 300 queries, 6 + 6 layers, boxes not refined (arXiv 2010.04159).
 
-Left open: model.backbone and model.neck.in_channels, three maps of strides 8 to 32; the neck adds
-a fourth. num_classes follows the data.
+Left open: model.backbone, of which three maps are taken; the neck adds a fourth. num_classes
+follows the data.
 """
 
 default_scope = "mmdet"
@@ -22,6 +22,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=1,
     ),
+    backbone=dict(out_indices=(1, 2, 3)),
     neck=dict(
         type="ChannelMapper",
         kernel_size=1,

@@ -1,7 +1,8 @@
 """DINO: 900 queries chosen from the encoder, 100 denoising ones, 6 + 6 layers (arXiv 2203.03605).
 
-A Deformable DETR with other numbers. Left open: what is open there; with more than four levels
-also their number in model, model.neck, and the attention to the maps in both transformers.
+A Deformable DETR with other numbers. Left open: model.backbone; with more than four levels also
+the maps it returns, and their number in model, model.neck, and the attention to the maps in both
+transformers.
 """
 
 _base_ = "deformable_detr.py"

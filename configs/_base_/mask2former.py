@@ -1,7 +1,7 @@
 """Mask2Former for instances (arXiv 2112.01527): nine layers of queries that look within masks.
 
-Left open: model.backbone and model.panoptic_head.in_channels. The numbers of classes follow the
-data; things are objects, and instances are all things.
+Left open: model.backbone. The numbers of classes follow the data; things are objects, and
+instances are all things.
 """
 
 default_scope = "mmdet"

@@ -1,7 +1,6 @@
 """Mask2Former for things and stuff, in one map without overlaps.
 
-Left open: model.backbone and model.panoptic_head.in_channels. The numbers of classes follow the
-data.
+Left open: model.backbone. The numbers of classes follow the data.
 """
 
 _base_ = "mask2former.py"

@@ -1,7 +1,7 @@
 """Mask2Former for label maps (arXiv 2112.01527): one mask for each class in the image.
 
-Left open: model.backbone, model.decode_head.in_channels and model.data_preprocessor.size, the
-training crop that smaller images are padded to. num_classes follows the data.
+Left open: model.backbone. num_classes, and the size that images are padded to in training, follow
+the data.
 """
 
 default_scope = "mmseg"

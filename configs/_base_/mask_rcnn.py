@@ -1,6 +1,6 @@
 """Mask R-CNN with an FPN (arXiv 1703.06870, 1612.03144).
 
-Left open: model.backbone and model.neck.in_channels. num_classes follows the data.
+Left open: model.backbone. num_classes follows the data.
 """
 
 default_scope = "mmdet"

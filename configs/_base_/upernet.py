@@ -1,8 +1,7 @@
 """UPerNet with an auxiliary FCN head on the third stage (arXiv 1807.10221).
 
-Left open: model.backbone, in_channels of both heads, and model.data_preprocessor.size, the
-training crop that smaller images are padded to.
-num_classes follows the data.
+Left open: model.backbone. num_classes, and the size that images are padded to in training, follow
+the data.
 """
 
 default_scope = "mmseg"

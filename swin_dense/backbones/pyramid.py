@@ -3,6 +3,7 @@
 Letters: B images, H W tokens in a column and a row, C channels.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -80,12 +81,7 @@ class Stage(nn.Module):
 
 
 class Pyramid(BaseModule):
-    """A stage of blocks for each resolution; see `Swin` for the arguments.
-
-    Attributes:
-        out_channels: C of each map returned.
-        out_strides: side of one token of each map returned, in input pixels.
-    """
+    """A stage of blocks for each resolution; see `Swin` for the arguments."""
 
     def __init__(
         self,
@@ -118,8 +114,7 @@ class Pyramid(BaseModule):
         self.in_channels = in_channels
         self.patch_size = patch_size
         self.out_indices = tuple(out_indices)
-        self.out_channels = tuple(embed_dim * 2**i for i in out_indices)
-        self.out_strides = tuple(patch_size * 2**i for i in out_indices)
+        self.embed_dim, self.depths = embed_dim, tuple(depths)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
@@ -140,6 +135,35 @@ class Pyramid(BaseModule):
 
         self._draw_weights()
         self._freeze()
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """C of each map returned."""
+        return tuple(self.embed_dim * 2**i for i in self.out_indices)
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Side of one token of each map returned, in input pixels."""
+        return tuple(self.patch_size * 2**i for i in self.out_indices)
+
+    @property
+    def depth(self) -> int:
+        """Blocks of all stages."""
+        return sum(self.depths)
+
+    def depth_of(self, name: str) -> int:
+        """How deep a parameter lies, by its name: 0 for the embeddings, then 1 to `depth` by block.
+
+        A downsampling counts with the block before it, a norm of a map returned as `depth` + 1.
+        """
+        if name.startswith(("patch_embed.", "absolute_pos_embed")):
+            return 0
+        place = re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
+        if place is None:
+            return self.depth + 1
+        stage, block = int(place[1]), place[2]
+        before = self.depths[:stage]
+        return sum(before) + (self.depths[stage] if block is None else int(block) + 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride).

@@ -124,8 +124,6 @@ class Swin(Pyramid):
     """Swin Transformer V1 for images of any size.
 
     Attributes:
-        out_channels: C of each map returned.
-        out_strides: side of one token of each map returned, in input pixels.
         no_weight_decay_keywords: a parameter with one of these in its name is not decayed.
     """
 

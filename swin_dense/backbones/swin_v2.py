@@ -200,8 +200,6 @@ class SwinV2(Pyramid):
     treated a little differently from the same image with a border.
 
     Attributes:
-        out_channels: C of each map returned.
-        out_strides: side of one token of each map returned, in input pixels.
         no_weight_decay_keywords: a parameter with one of these in its name is not decayed.
     """
 

@@ -18,6 +18,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from swin_dense.errors import InputError, MissingInputError, nearest
+from swin_dense.openmmlab import channels, data
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
 SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
@@ -37,12 +38,12 @@ SCOPES = ("mmdet", "mmseg")
 
 
 def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file and lay `options` (dotted key -> value) over it.
+    """Read a config file, lay `options` (dotted key -> value) over it, fill in what is left open.
 
     Raises:
         MissingInputError: there is no such file.
         InputError: it cannot be run, or has an unknown or missing section, or an option
-            names a key that is not there but resembles one that is.
+            names a key that is not there but resembles one that is, or its parts do not fit.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,6 +76,9 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
         )
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         _check_loader(config.get(name), name)
+    with building():
+        channels.fill(config)
+    data.pad_to_crop(config)
     return config
 
 
@@ -121,6 +125,8 @@ def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None
                 node = node[int(part)]
                 continue
             known = list(node) if isinstance(node, Mapping) else []
+            if part == "in_channels":  # open until the backbone is known, though like others
+                break
             if part not in known:
                 hint = nearest(part, known)
                 if hint or not isinstance(node, Mapping) or (depth == 0 and part not in SECTIONS):

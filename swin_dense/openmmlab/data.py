@@ -143,6 +143,19 @@ def _weigh_classes(loss: dict[str, Any], count: int) -> None:
     loss["class_weight"] = each[:1] * count + [nothing]
 
 
+def pad_to_crop(config: Config) -> None:
+    """Where left open, what smaller images are padded to in training: the crop of the data."""
+    preprocessor = config["model"].get("data_preprocessor") or {}
+    steps = walk((config.get(LOADERS["train"]) or {}).get("dataset"))
+    crops = [step["crop_size"] for step in steps if step.get("type") == "RandomCrop"]
+    if (
+        is_segmentation(config)
+        and crops
+        and preprocessor.keys().isdisjoint(("size", "size_divisor"))
+    ):
+        preprocessor["size"] = tuple(crops[-1])
+
+
 def scale_images(config: Config, scale: tuple[int, int]) -> None:
     """Resize every image to fit `scale` (longer, shorter side), in training and in tests.
 

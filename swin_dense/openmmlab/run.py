@@ -148,25 +148,7 @@ def _runner(config: Config) -> DenseRunner:
     """mmengine keeps one log and one record for each name: two runs must not share one."""
     stem = Path(config.filename).stem if config.filename else "run"
     config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
-    runner = DenseRunner.from_cfg(config)
-    _require_channels(config, bare(runner.model))
-    return runner
-
-
-def _require_channels(config: Config, model: Any) -> None:
-    """What takes the maps must expect the channels the backbone announces."""
-    given = list(getattr(model.backbone, "out_channels", ()))
-    parts = [p for p in ("neck", "panoptic_head", "decode_head") if config.model.get(p)]
-    part = parts[0] if parts else ""
-    taker = config.model.get(part) or {}
-    if isinstance(taker, list):  # parts one after the other
-        part, taker = f"{part}.0", taker[0]
-    expected = taker.get("in_channels")
-    if given and isinstance(expected, list | tuple) and list(expected) != given:
-        raise InputError(
-            f"config: the backbone gives maps of {given} channels, model.{part}.in_channels "
-            f"expects {list(expected)}. Set model.{part}.in_channels={given}."
-        )
+    return DenseRunner.from_cfg(config)
 
 
 def _without_nan(value: Any) -> Any:

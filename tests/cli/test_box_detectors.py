@@ -15,9 +15,9 @@ from swin_dense.datasets import shapes
 BACKBONE = dict(embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8))
 SIZES = [f"model.backbone.{key}={str(v).replace(' ', '')}" for key, v in BACKBONE.items()]
 SIZES += ["model.test_cfg.max_per_img=12"]  # at most 30 queries times 6 classes; quick to draw
-DETR = ["model.neck.in_channels=[48,96,192]", "model.num_queries=30"]
+DETR = ["model.num_queries=30"]
 DETR += ["model.encoder.num_layers=1", "model.decoder.num_layers=2"]
-NECK = ["model.neck.0.in_channels=[48,96,192]", "model.neck.1.num_blocks=1"]
+NECK = ["model.neck.1.num_blocks=1"]
 OPTIONS = {
     "deformable_detr_swin_t": [*SIZES, *DETR],
     "dino_swin_t": [*SIZES, *DETR],
@@ -104,4 +104,6 @@ def test_necks_in_parts_must_expect_the_backbone_s_channels(small_shapes, tmp_pa
         + ["model.neck.0.in_channels=[96,192,384]"]
     )
     assert status == 2
-    assert "Set model.neck.0.in_channels=[192, 384, 768]." in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "model.neck.0 is given maps of [192, 384, 768] channels" in error
+    assert "Leave it out, it follows from the backbone." in error

@@ -31,7 +31,6 @@ def smaller(task):
         "model.backbone.embed_dim=24",
         "model.backbone.depths=1,2,1,1",
         "model.backbone.num_heads=1,2,4,8",
-        f"model.{part}.in_channels=24,48,96,192",
         f"model.{part}.num_queries=17",
         f"model.{part}.transformer_decoder.num_layers=3",
         f"model.{part}.pixel_decoder.encoder.num_layers=1",

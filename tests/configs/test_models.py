@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 
 import swin_dense.openmmlab  # noqa: F401
+from swin_dense.openmmlab import channels, data, run
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data, run
 from swin_dense.registry import DATASETS
 
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
@@ -47,26 +47,20 @@ def nodes(tree):
         yield from nodes(part)
 
 
-def announced(backbone):
-    with torch.device("meta"):
-        return MODELS.build(backbone).out_channels
-
-
-def shrink(model):
-    """Make a model's config small, in place."""
-    before = announced(model.backbone)
+def shrink(config):
+    """Make a model's config small, in place; channels follow the backbone."""
+    model = config.model
     model.backbone.update(BACKBONE)
-    narrower = dict(zip(before, announced(model.backbone), strict=True))
     for node in nodes(model):
         for key in node.keys() & AT_MOST.keys():
             node[key] = min(node[key], AT_MOST[key])
         if "allowed_border" in node:  # in images this small all large anchors cross the border
             node["allowed_border"] = -1
-        found = node.get("in_channels")
-        if isinstance(found, list | tuple) and set(found) <= set(narrower):
-            node["in_channels"] = [narrower[c] for c in found]
-        elif "in_index" in node:  # takes one of the maps itself
-            node["in_channels"] = narrower[found]
+    for name in ("neck", *channels.HEADS):
+        for _, part in channels.parts(model, name):
+            if isinstance(part.in_channels, list) or "in_index" in part:
+                part.pop("in_channels")
+    channels.fill(config)
 
 
 def images(config, split):
@@ -87,7 +81,7 @@ def small(request, small_shapes):
     init_default_scope(config.default_scope)
     data.settle(config, data_root=str(small_shapes.root))
     data.scale_images(config, SCALES[0])
-    shrink(config.model)
+    shrink(config)
     set_random_seed(7)
     model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(config.model)))
     model.init_weights()
