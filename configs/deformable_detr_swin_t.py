@@ -28,3 +28,4 @@ optim_wrapper = dict(
         custom_keys=dict(sampling_offsets=dict(lr_mult=0.1), reference_points=dict(lr_mult=0.1))
     ),
 )
+auto_scale_lr = dict(base_batch_size=32)

@@ -35,3 +35,4 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=150)),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=10.0))
+auto_scale_lr = dict(base_batch_size=8)

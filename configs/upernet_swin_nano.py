@@ -23,3 +23,4 @@ model = dict(
     auxiliary_head=dict(channels=32),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=10.0))
+auto_scale_lr = dict(base_batch_size=8)

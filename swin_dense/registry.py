@@ -8,6 +8,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
@@ -21,3 +22,6 @@ TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=_SCOPE, locatio
 TASK_UTILS = Registry("task util", parent=ROOT_TASK_UTILS, scope=_SCOPE, locations=_GLUE)
 METRICS = Registry("metric", parent=ROOT_METRICS, scope=_SCOPE, locations=_GLUE)
 HOOKS = Registry("hook", parent=ROOT_HOOKS, scope=_SCOPE, locations=_GLUE)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor", parent=ROOT_CONSTRUCTORS, scope=_SCOPE, locations=_GLUE
+)

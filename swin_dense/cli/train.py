@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         "--max-iters", type=int, metavar="N", help="train N iterations, the schedule scaled to it"
     )
     parser.add_argument(
+        "--no-scale-lr",
+        action="store_true",
+        help="take the config's learning rate as it is, whatever the batch size",
+    )
+    parser.add_argument(
         "--no-val", action="store_true", help="do not evaluate during and after the training"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
@@ -73,6 +78,8 @@ def _train(asked: argparse.Namespace) -> None:
         run.shorten(config, asked.max_iters)
     if asked.amp:
         run.use_amp(config, asked.amp)
+    if asked.no_scale_lr and config.get("auto_scale_lr"):
+        config.auto_scale_lr.enable = False
     if asked.load_from:
         config.load_from = asked.load_from
     if asked.resume:

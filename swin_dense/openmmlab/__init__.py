@@ -32,6 +32,7 @@ for module in (
     "datasets",
     "heads",
     "hooks",
+    "layer_decay",
     "metrics",
     "panoptic",
     "runner",

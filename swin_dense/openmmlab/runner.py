@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
@@ -23,6 +24,12 @@ WARM_UP_SHARE = 0.1  # of the run; the papers' 1000 iterations are 1.1 % of thei
 def bare(model: Any) -> Any:
     """The model itself, without what distributed training wraps around it."""
     return getattr(model, "module", model)
+
+
+def _short(rate: float) -> str:
+    """0.0000125 -> "1.25e-5"."""
+    digits, exponent = f"{rate:.2e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _concerns_the_user(record: logging.LogRecord) -> bool:
@@ -73,6 +80,37 @@ class DenseRunner(Runner):
         with warnings.catch_warnings():  # mmengine names an argument that torch renamed
             warnings.filterwarnings("ignore", message=".*broadcast_buffers")
             return super().wrap_model(model_wrapper_cfg, model)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """Let the learning rate follow the batch, linearly (arXiv 1706.02677), and say so.
+
+        A batch is what one step of the optimizer sees: of all processes, and of all iterations
+        whose gradients are accumulated.
+        """
+        recipe = (auto_scale_lr or {}).get("base_batch_size")
+        if self._resume or not recipe:  # a resumed run brings its rates along
+            return
+        loader = self._train_dataloader
+        size = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
+        batch, text = size * self.world_size, f"{size} x {self.world_size} device"
+        text += "s" if self.world_size > 1 else ""
+        rule, factor = "none, --no-scale-lr", 1.0
+        wrappers = [optim_wrapper] if isinstance(optim_wrapper, OptimWrapper) else []
+        wrappers = wrappers or list(optim_wrapper.values())
+        accumulated = wrappers[0]._accumulative_counts
+        if accumulated > 1:
+            batch, text = batch * accumulated, f"{text} x {accumulated} accumulated"
+        if auto_scale_lr and auto_scale_lr.get("enable", False):
+            rule, factor = "linear", batch / recipe
+        self._console(logging.INFO)
+        for wrapper in wrappers:
+            for group in wrapper.optimizer.param_groups:
+                group["lr"] *= factor
+            stated = wrapper.optimizer.defaults["lr"]
+            self.logger.info(
+                f"batch {text}: learning rate {_short(stated)} -> {_short(stated * factor)} "
+                f"(rule: {rule}, recipe batch {recipe})"
+            )
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Shorten a warm-up that would fill the run."""

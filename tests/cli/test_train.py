@@ -23,7 +23,7 @@ def test_a_run_leaves_checkpoints_numbers_and_half_precision_weights(trained):
         p.name for p in work.iterdir()
     }
     rows = [row for row in logged(work) if "loss" in row]
-    assert max(row["lr"] for row in rows) > 5e-4  # a short warm-up still ends
+    assert max(row["lr"] for row in rows) > 3e-4  # a short warm-up still ends
     assert {"loss", "lr", "data_time", "time", "memory", "iter"} <= set(rows[0])
     names = shapes.CLASSES if task == "detection" else shapes.LABELS
     assert tuple(files.read(work / "weights_fp16.safetensors")["meta"]["classes"]) == names

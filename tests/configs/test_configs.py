@@ -1,6 +1,7 @@
 """Every config: it loads, it builds, each of its keys is read, and it is what the authors train."""
 
 import inspect
+import re
 import runpy
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def test_every_key_of_the_rest_is_read(loaded):
     for part in config.param_scheduler:
         known = taken(PARAM_SCHEDULERS.get(part.type)) | {"convert_to_iter_based"}
         assert set(part) - {"type"} <= known
-    assert set(config.optim_wrapper) <= {"type", "optimizer", "paramwise_cfg", "clip_grad"}
+    known = {"type", "constructor", "optimizer", "paramwise_cfg", "clip_grad"}
+    assert set(config.optim_wrapper) <= known
 
 
 # What it trains.
@@ -167,13 +169,18 @@ def norm_parameters(module, prefix="", kinds=NORMS):
     }
 
 
-def test_norms_and_position_tables_of_the_backbone_do_not_decay(loaded):
+def vectors(module, prefix=""):
+    return {prefix + name for name, p in module.named_parameters() if p.ndim == 1}
+
+
+def test_vectors_and_position_tables_of_the_backbone_do_not_decay(loaded):
     config, model = loaded
     found = decays(config, model)
-    free = norm_parameters(model.backbone, "backbone.")
+    free = vectors(model.backbone, "backbone.")
+    assert norm_parameters(model.backbone, "backbone.") < free
     words = type(model.backbone).no_weight_decay_keywords
     free |= {n for n in found if n.startswith("backbone.") and any(w in n for w in words)}
-    assert len(free) > 30
+    assert len(free) > 60
     assert {name: found[name] for name in free} == dict.fromkeys(free, 0.0)
     whole = config.optim_wrapper.optimizer.weight_decay
     rest = {n for n in found if n.startswith("backbone.")} - free
@@ -181,22 +188,36 @@ def test_norms_and_position_tables_of_the_backbone_do_not_decay(loaded):
     assert whole > 0
 
 
-def test_batch_norms_of_heads_decay_as_in_the_authors_configs(loaded):
+def test_vectors_of_heads_do_not_decay_but_in_transformers_as_their_authors_have_it(loaded):
+    """DETRs and Mask2Former are compared with mmdet's below, name by name."""
     config, model = loaded
-    found = decays(config, model)
-    kinds = (nn.modules.batchnorm._BatchNorm,)
-    rest = {n for n in norm_parameters(model, kinds=kinds) if not n.startswith("backbone.")}
+    found = {n: d for n, d in decays(config, model).items() if not n.startswith("backbone.")}
     whole = config.optim_wrapper.optimizer.weight_decay
-    assert {found[name] for name in rest} <= {whole}
+    free = {name for name, decay in found.items() if decay == 0}
+    assert {found[name] for name in found.keys() - free} == {whole}
+    if "_base_/adamw.py" in Path(config.filename).read_text():
+        assert free == vectors(model) & found.keys()
 
 
 def test_the_whole_backbone_learns_at_one_rate(loaded):
     """A rule for its norms must not undo the rule for all of it."""
     config, model = loaded
     found = {rate for n, (rate, _) in rules(config, model).items() if n.startswith("backbone.")}
-    keys = config.optim_wrapper.paramwise_cfg.custom_keys
+    keys = config.optim_wrapper.paramwise_cfg.get("custom_keys", {})
     share = keys.get("backbone", {}).get("lr_mult", 1.0)
     assert found == {config.optim_wrapper.optimizer.lr * share}
+
+
+def test_the_recipe_s_batch_is_the_one_of_its_title(loaded):
+    """What the rate is stated for, and what the rule for other batches goes by."""
+    config, _ = loaded
+    assert config.auto_scale_lr.enable
+    title = re.search(r"batch (\d+) \((\d+) x (\d+)\)", Path(config.filename).read_text())
+    if title:
+        whole, devices, each = map(int, title.groups())
+        assert whole == devices * each == config.auto_scale_lr.base_batch_size
+    else:
+        assert config.auto_scale_lr.base_batch_size == config.train_dataloader.batch_size
 
 
 @pytest.mark.parametrize("name", ["deformable_detr_swin_t", "dino_swin_t", "dino_swin_l"])
@@ -216,15 +237,6 @@ def test_detrs_learn_at_the_authors_rates(name):
         seen.add((inside, places))
     assert len(seen) == 3
     assert config.optim_wrapper.clip_grad.max_norm == 0.1
-
-
-def test_dyhead_s_norms_do_not_decay_as_in_mmdet_s_config():
-    config, model = by_name("atss_dyhead_swin_l")
-    found = {n: d for n, d in decays(config, model).items() if n.startswith(("neck", "bbox_head"))}
-    free = {n for n, decay in found.items() if decay == 0}
-    assert free == {n for n in norm_parameters(model) if n.startswith("neck.1.")}
-    assert len(free) == 2 * 3 * 6  # weight and bias, three convolutions, six blocks
-    assert {found[n] for n in found.keys() - free} == {0.05}
 
 
 def millions(model):

@@ -139,6 +139,7 @@ def test_rates_and_decays_by_kind(name):
         last = parameter.split(".")[-2]
         still = (
             "norm" in parameter
+            or (inside and parameter.endswith("bias"))
             or last == "gn"
             or parameter.endswith("relative_position_bias_table")
             or last in ("query_embed", "query_feat", "level_embed")

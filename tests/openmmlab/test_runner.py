@@ -46,7 +46,7 @@ class Rates(Hook):
         self.seen.append(runner.optim_wrapper.get_lr()["lr"][0])
 
 
-def rates(folder, schedule, iterations=None, epochs=None):
+def rates(folder, schedule, iterations=None, epochs=None, accumulated=1, batch=1, recipe=None):
     """Learning rates of a run; an epoch is 7 iterations."""
     model, hook = Line(), Rates()
     loop = (
@@ -58,10 +58,15 @@ def rates(folder, schedule, iterations=None, epochs=None):
         model=model,
         work_dir=str(folder),
         # mmengine's loop by iterations sleeps two seconds whenever a loader comes to its end
-        train_dataloader=DataLoader(torch.ones(7 if epochs else iterations + 1, 1)),
+        train_dataloader=DataLoader(
+            torch.ones(batch * (7 if epochs else iterations + 1), 1), batch_size=batch
+        ),
         train_cfg=loop,
-        optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=BASE)),
+        optim_wrapper=OptimWrapper(
+            torch.optim.SGD(model.parameters(), lr=BASE), accumulative_counts=accumulated
+        ),
         param_scheduler=schedule,
+        auto_scale_lr=recipe,
         default_hooks=dict(checkpoint=None, logger=None, timer=None),
         custom_hooks=[hook],
         experiment_name=f"rates_{next(NUMBERS)}",
@@ -176,3 +181,32 @@ def test_two_runs_in_one_process_share_no_log(tmp_path, small_shapes, capsys):
     assert len(printed) == 5  # no line twice
     # A smoothed loss of the first run would show in the first line of the second.
     assert rows["second"][0]["loss"] != pytest.approx(rows["first"][-1]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulated", "recipe", "share", "line"),
+    [
+        (2, 1, 16, 1 / 8, "batch 2 x 1 device: learning rate 4e-1 -> 5e-2 (rule: linear, recipe"),
+        (3, 5, 10, 3 / 2, "batch 3 x 1 device x 5 accumulated: learning rate 4e-1 -> 6e-1 (rule"),
+        (4, 1, 4, 1, "batch 4 x 1 device: learning rate 4e-1 -> 4e-1 (rule: linear, recipe batch"),
+    ],
+)
+def test_the_rate_follows_the_batch(tmp_path, capfd, batch, accumulated, recipe, share, line):
+    """By hand: linear in what one step of the optimizer sees; the schedule starts from there."""
+    stated = dict(enable=True, base_batch_size=recipe)
+    seen = rates(tmp_path, [warm_up(3)], 30, batch=batch, accumulated=accumulated, recipe=stated)
+    assert seen[0] == pytest.approx(0.01 * BASE * share)
+    assert seen[-1] == pytest.approx(BASE * share)
+    assert line in "".join(capfd.readouterr())
+
+
+def test_the_rate_stays_when_asked_to(tmp_path, capfd):
+    seen = rates(tmp_path, [], 5, batch=2, recipe=dict(enable=False, base_batch_size=16))
+    assert set(seen) == {BASE}
+    printed = "".join(capfd.readouterr())
+    assert "4e-1 -> 4e-1 (rule: none, --no-scale-lr, recipe batch 16)" in printed
+
+
+def test_a_config_without_a_recipe_s_batch_keeps_its_rate(tmp_path, capfd):
+    assert set(rates(tmp_path, [], 5, batch=3)) == {BASE}
+    assert "learning rate" not in "".join(capfd.readouterr())
