@@ -1,5 +1,7 @@
 """Which parameter decays how much and learns how fast, by what the backbone says of itself."""
 
+from typing import Any
+
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
@@ -31,6 +33,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         options = dict(paramwise_cfg or {})
         self.layer_decay = options.setdefault("layer_decay", 1.0)
         super().__init__(optim_wrapper_cfg, options)
+        self.base_lr: float
         if not (isinstance(self.layer_decay, int | float) and 0 < self.layer_decay <= 1):
             raise InputError(
                 "config: optim_wrapper.paramwise_cfg.layer_decay is a number above 0 and at most "
@@ -47,10 +50,12 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         """mmengine's: append a group for each parameter below `module`."""
         super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:  # the whole model is done
-            if hasattr(module, "backbone"):
-                self._settle(params, module.backbone)
+            backbone = getattr(module, "backbone", None)
+            if isinstance(backbone, nn.Module):
+                self._settle(params, backbone)
             # A log shows the rate of the first group: that of most parameters, not the backbone's.
-            params[:] = sorted(_joined(params), key=lambda group: -group.get("lr", self.base_lr))
+            params[:] = _joined(params)
+            params.sort(key=lambda group: float(group.get("lr", self.base_lr)), reverse=True)
 
     def _settle(self, groups: list[dict], backbone: nn.Module) -> None:
         names = {id(parameter): name for name, parameter in backbone.named_parameters()}
@@ -67,7 +72,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
                 group["lr"] *= self.layer_decay ** _layers_above(backbone, name)
 
 
-def _layers_above(backbone: nn.Module, name: str) -> int:
+def _layers_above(backbone: Any, name: str) -> int:
     try:
         return backbone.depth + 1 - backbone.depth_of(name)
     except AttributeError as error:
