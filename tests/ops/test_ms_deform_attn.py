@@ -191,15 +191,15 @@ def test_what_a_value_spoils(device):
 
 def test_same_bits_for_any_number_of_threads_and_close_on_any_level():
     program = (
-        "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
+        "import math, sys, torch; sys.path.insert(0, sys.argv[1])\n"
         "from test_ms_deform_attn import both_directions, sample\n"
         "from swin_dense.ops import ms_deform_attn\n"
         "torch.set_num_threads(int(sys.argv[2]))\n"
-        "for dtype in (torch.float32, torch.bfloat16, torch.float16):\n"
+        "for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):\n"
         "    inputs = sample('cpu', dtype, 37, [(11, 13), (6, 7)], 101)\n"
-        "    print([float(x.double().sum()) for x in both_directions(ms_deform_attn, *inputs)])\n"
-        "    print([x.float().numpy().tobytes().__hash__() for x in "
-        "both_directions(ms_deform_attn, *inputs)])\n"
+        "    found = [x.double() for x in both_directions(ms_deform_attn, *inputs)]\n"
+        "    print([math.fsum(x.flatten().tolist()) for x in found])\n"
+        "    print([x.numpy().tobytes().__hash__() for x in found])\n"
     )
 
     def lines(threads, level="avx512"):
