@@ -282,12 +282,12 @@ MISTAKES = {
     r"whole numbers; got \[\(5\.0, 7\)\]": lambda v, s, x, w: (v, [(5.0, 7)], x, w),
     r"whole numbers; got \[5, 7\]": lambda v, s, x, w: (v, [5, 7], x, w),
     r"whole numbers; got None": lambda v, s, x, w: (v, None, x, w),
-    r"value holds numbers of float32, .*; it has torch.int64": lambda v, s, x, w: (
-        v.long(), s, x, w
-    ),
-    r"sampling_locations holds .* torch.int32": lambda v, s, x, w: (v, s, x.int(), w),
-    r"attention_weights holds .* torch.bool": lambda v, s, x, w: (v, s, x, w.bool()),
-    r"value is on cpu, attention_weights on meta": lambda v, s, x, w: (v, s, x, w.to("meta")),
+    r"value holds .*; it has torch\.int64\. Convert": lambda v, s, x, w: (v.long(), s, x, w),
+    r"sampling_locations holds .* torch\.int32\. Con": lambda v, s, x, w: (v, s, x.int(), w),
+    r"attention_weights holds .* torch\.bool\. Con": lambda v, s, x, w: (v, s, x, w.bool()),
+    r"value is on cpu, sampling_locations on meta\. M": lambda v, s, x, w: (v, s, x.to("meta"), w),
+    r"value is on cpu, attention_weights on meta\. Mo": lambda v, s, x, w: (v, s, x, w.to("meta")),
+    r"value is on cpu, spatial_shapes on meta\. Move": lambda v, s, x, w: (v, s.to("meta"), x, w),
     r"\[\[5, 7\], \[3, 2\], \[1, 4\], \[1, 1\]\] have 46 positions, .* has 42": lambda v, s, x, w: (
         v, s + torch.tensor([[0, 0], [0, 0], [1, 0], [0, 0]]), x, w
     ),
