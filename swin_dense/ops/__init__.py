@@ -1,7 +1,8 @@
 """Tensor functions of dense prediction. Nothing here knows what a model or an image is.
 
-Each op has a front, which checks and calls (this folder), its meaning in plain torch
-(reference/), and kernels that replace the meaning on one device (csrc/, see extension.py).
+Each op has a front, which checks and calls (this folder; checks.py is what all of them ask), its
+meaning in plain torch (reference/), and kernels that replace the meaning on one device (csrc/, see
+extension.py).
 """
 
 from swin_dense.ops import branches, extension

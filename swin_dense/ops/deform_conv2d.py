@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
+from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
 _GEOMETRY = "int[] stride, int[] padding, int[] dilation"
@@ -253,7 +254,7 @@ def _pair(name: str, value: int | tuple[int, ...]) -> tuple[int, ...]:
     except TypeError:
         raise ValueError(
             f"deform_conv2d: {name} is a whole number, or one for rows and one for columns; got "
-            f"{value!r}."
+            f"{value!r}. Leave it out for the usual."
         ) from None
 
 
@@ -267,6 +268,27 @@ def _check(
     dilation: tuple[int, ...],
     mask: Tensor | None,
 ) -> None:
+    _check_input_and_weight(input, weight)
+    size = _checked_out_size(input, weight, stride, padding, dilation)
+    groups = _checked_deformable_groups(input, offset, weight, size)
+    batch, kernel = input.shape[0], weight.shape[2] * weight.shape[3]
+    for name, tensor, shape in (
+        ("offset", offset, (batch, groups * 2 * kernel, *size)),
+        ("mask", mask, (batch, groups * kernel, *size)),
+        ("bias", bias, (weight.shape[0],)),
+    ):
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(
+                f"deform_conv2d: {name} has shape {tuple(tensor.shape)}; for an input of "
+                f"{tuple(input.shape)}, a weight of {tuple(weight.shape)} and {groups} deformable "
+                f"groups it is {shape}."
+            )
+    tensors = {"input": input, "weight": weight, "offset": offset, "mask": mask, "bias": bias}
+    require_floats("deform_conv2d", **tensors)
+    require_one_device("deform_conv2d", **tensors)
+
+
+def _check_input_and_weight(input: Tensor, weight: Tensor) -> None:
     if input.dim() != 4 or 0 in input.shape[1:]:
         raise ValueError(
             "deform_conv2d: input is (B, C, H, W) with nothing empty but B; it has shape "
@@ -275,8 +297,25 @@ def _check(
     if weight.dim() != 4 or 0 in weight.shape:
         raise ValueError(
             "deform_conv2d: weight is (Co, C / groups, kernel height, kernel width), not empty; it "
-            f"has shape {tuple(weight.shape)}."
+            f"has shape {tuple(weight.shape)}. Give it four axes, as torch.nn.Conv2d has."
         )
+    channels = input.shape[1]
+    if channels % weight.shape[1] or weight.shape[0] % (channels // weight.shape[1]):
+        raise ValueError(
+            f"deform_conv2d: weight of shape {tuple(weight.shape)} takes {weight.shape[1]} "
+            f"channels for each group; the {channels} channels of input and the {weight.shape[0]} "
+            "of the output have to split evenly into groups of that. Give weight the shape "
+            "(Co, C / groups, kh, kw)."
+        )
+
+
+def _checked_out_size(
+    input: Tensor,
+    weight: Tensor,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> list[int]:
     for name, pair, least in (
         ("stride", stride, 1),
         ("padding", padding, 0),
@@ -285,16 +324,8 @@ def _check(
         if len(pair) != 2 or min(pair) < least:
             raise ValueError(
                 f"deform_conv2d: {name} is at least {least}, one number or one for rows and one "
-                f"for columns; got {pair}."
+                f"for columns; got {pair}. Leave it out for {least}."
             )
-    channels, kernel = input.shape[1], weight.shape[2] * weight.shape[3]
-    if channels % weight.shape[1] or weight.shape[0] % (channels // weight.shape[1]):
-        raise ValueError(
-            f"deform_conv2d: weight of shape {tuple(weight.shape)} takes {weight.shape[1]} "
-            f"channels for each group; the {channels} channels of input and the {weight.shape[0]} "
-            "of the output have to split evenly into groups of that. Give weight the shape "
-            "(Co, C / groups, kh, kw)."
-        )
     size = [
         (side + 2 * pad - far * (taps - 1) - 1) // step + 1
         for side, pad, far, taps, step in zip(
@@ -306,40 +337,25 @@ def _check(
             f"deform_conv2d: an input of {tuple(input.shape[2:])} is smaller than the kernel "
             f"{tuple(weight.shape[2:])} with padding {padding} and dilation {dilation}. Pad more."
         )
-    expected = (input.shape[0], 2 * kernel, *size)
+    return size
+
+
+def _checked_deformable_groups(
+    input: Tensor, offset: Tensor, weight: Tensor, size: list[int]
+) -> int:
+    channels, kernel = input.shape[1], weight.shape[2] * weight.shape[3]
     if offset.dim() != 4 or offset.shape[1] == 0 or offset.shape[1] % (2 * kernel):
         raise ValueError(
             f"deform_conv2d: offset has y and x for each of the {kernel} positions of the kernel, "
-            f"{expected} or more channels for more deformable groups; it has shape "
-            f"{tuple(offset.shape)}."
+            f"{(input.shape[0], 2 * kernel, *size)} or more channels for more deformable groups; "
+            f"it has shape {tuple(offset.shape)}. Give the convolution that makes it {2 * kernel} "
+            "outputs for each group."
         )
     groups = offset.shape[1] // (2 * kernel)
     if channels % groups:
         raise ValueError(
             f"deform_conv2d: offset of shape {tuple(offset.shape)} is for {groups} deformable "
-            f"groups, into which {channels} channels do not split evenly."
+            f"groups, into which {channels} channels do not split evenly. Give the convolution "
+            f"that makes it {2 * kernel} outputs for each of fewer groups."
         )
-    shapes = {"offset": (offset, (input.shape[0], groups * 2 * kernel, *size))}
-    if mask is not None:
-        shapes["mask"] = (mask, (input.shape[0], groups * kernel, *size))
-    if bias is not None:
-        shapes["bias"] = (bias, (weight.shape[0],))
-    for name, (tensor, shape) in shapes.items():
-        if tensor.shape != shape:
-            raise ValueError(
-                f"deform_conv2d: {name} has shape {tuple(tensor.shape)}; for an input of "
-                f"{tuple(input.shape)}, a weight of {tuple(weight.shape)} and {groups} deformable "
-                f"groups it is {shape}."
-            )
-    tensors = {"input": input, "weight": weight, **{name: x for name, (x, _) in shapes.items()}}
-    for name, tensor in tensors.items():
-        if tensor.dtype not in reference.FLOATING:
-            raise ValueError(
-                f"deform_conv2d: {name} holds numbers of float32, float64, float16 or bfloat16; it "
-                f"has {tensor.dtype}. Convert it with .float()."
-            )
-        if tensor.device != input.device:
-            raise ValueError(
-                f"deform_conv2d: all tensors are on one device; input is on {input.device}, {name} "
-                f"on {tensor.device}. Move them to one."
-            )
+    return groups

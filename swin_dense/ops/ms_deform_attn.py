@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
+from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
 _ARGUMENTS = (
@@ -149,23 +150,13 @@ def _check(
             f"integers of shape {(levels, 2)}; got shape {tuple(spatial_shapes.shape)} and "
             f"{spatial_shapes.dtype}. Give one row for each level of attention_weights."
         )
-    tensors = {
+    numbers = {
         "value": value,
         "sampling_locations": sampling_locations,
         "attention_weights": attention_weights,
-        "spatial_shapes": spatial_shapes,
     }
-    for name, tensor in tensors.items():
-        if name != "spatial_shapes" and tensor.dtype not in reference.FLOATING:
-            raise ValueError(
-                f"ms_deform_attn: {name} holds numbers of float32, float64, float16 or bfloat16; "
-                f"it has {tensor.dtype}. Convert it with .float()."
-            )
-        if tensor.device != value.device:
-            raise ValueError(
-                "ms_deform_attn: all tensors are on one device; value is on "
-                f"{value.device}, {name} on {tensor.device}. Move them to one."
-            )
+    require_floats("ms_deform_attn", **numbers)
+    require_one_device("ms_deform_attn", **numbers, spatial_shapes=spatial_shapes)
     if value.device.type == "cpu" and not torch.compiler.is_compiling():
         sizes = spatial_shapes.tolist()
         positions = sum(height * width for height, width in sizes)

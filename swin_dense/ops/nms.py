@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
+from swin_dense.ops.checks import require_floats, require_one_device
 
 torch.library.define(
     "swin_dense::nms", "(Tensor boxes, Tensor scores, float iou_threshold, int offset) -> Tensor"
@@ -77,16 +78,8 @@ def check_boxes(op: str, boxes: Tensor, scores: Tensor, offset: int) -> None:
             f"{op}: boxes are (N, 4) and scores (N,); got boxes {tuple(boxes.shape)} and scores "
             f"{tuple(scores.shape)}. Flatten the images into one list, or call once per image."
         )
-    if not (boxes.is_floating_point() and scores.is_floating_point()):
-        raise ValueError(
-            f"{op}: boxes and scores are floating-point tensors; got {boxes.dtype} and "
-            f"{scores.dtype}. Convert them with .float()."
-        )
-    if boxes.device != scores.device:
-        raise ValueError(
-            f"{op}: boxes and scores are on one device; got {boxes.device} and {scores.device}. "
-            "Move the scores to the boxes' device."
-        )
+    require_floats(op, boxes=boxes, scores=scores)
+    require_one_device(op, boxes=boxes, scores=scores)
     if offset not in (0, 1):
         raise ValueError(
             f"{op}: offset is 0, or 1 where coordinates name pixels; got {offset}. "

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import reference
+from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
 torch.library.define(
@@ -153,23 +154,18 @@ def _check(
     sampling_ratio: int,
     mode: str,
 ) -> None:
-    if features.dim() != 4 or not features.is_floating_point() or 0 in features.shape[2:]:
+    if features.dim() != 4 or 0 in features.shape[2:]:
         raise ValueError(
-            "roi_align: features are a floating-point map (B, C, H, W) of at least one position; "
-            f"got shape {tuple(features.shape)} and {features.dtype}. Add the batch axis with "
-            "features[None] if it is missing."
+            "roi_align: features are a map (B, C, H, W) of at least one position; got shape "
+            f"{tuple(features.shape)}. Add the batch axis with features[None] if it is missing."
         )
-    if rois.dim() != 2 or rois.shape[1] != 5 or not rois.is_floating_point():
+    if rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(
-            "roi_align: rois are (K, 5), floating-point: index of the image, x1, y1, x2, y2; got "
-            f"shape {tuple(rois.shape)} and {rois.dtype}. Put the index in front of the boxes, 0 "
-            "for a single image."
+            "roi_align: rois are (K, 5), index of the image, x1, y1, x2, y2; got shape "
+            f"{tuple(rois.shape)}. Put the index in front of the boxes, 0 for a single image."
         )
-    if rois.device != features.device:
-        raise ValueError(
-            f"roi_align: features and rois are on one device; got {features.device} and "
-            f"{rois.device}. Move the rois to the features' device."
-        )
+    require_floats("roi_align", features=features, rois=rois)
+    require_one_device("roi_align", features=features, rois=rois)
     if len(output_size) != 2 or min(output_size) < 1:
         raise ValueError(
             f"roi_align: output_size is at least (1, 1), rows and columns; got {output_size}. "

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.ops import extension, reference, window_gather
+from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
 
 _ARGUMENTS = (
@@ -231,9 +232,8 @@ def _check(
             f"{tuple(qkv.shape)} needs {(3, heads, head_dim)}. Pass the bias of the projection, "
             "or zeros if it has none."
         )
-    tensors = {"qkv": qkv, "bias": bias, "pad_qkv": pad_qkv}
+    factor = scale if isinstance(scale, Tensor) else None
     if isinstance(scale, Tensor):
-        tensors["scale"] = scale
         if scale.shape != (heads,):
             raise ValueError(
                 f"window_attention: scale is one number or one for each head, shape {(heads,)}; "
@@ -246,14 +246,5 @@ def _check(
         )
     elif scale is not None and not math.isfinite(scale):
         raise ValueError(f"window_attention: scale is finite; got {scale}. Pass head_dim ** -0.5.")
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise ValueError(
-                f"window_attention: {name} holds floating-point numbers; it has {tensor.dtype}. "
-                "Convert it with .float()."
-            )
-        if tensor.device != qkv.device:
-            raise ValueError(
-                f"window_attention: all tensors are on one device; qkv is on {qkv.device}, {name} "
-                f"on {tensor.device}. Move them to one."
-            )
+    require_floats("window_attention", qkv=qkv, bias=bias, pad_qkv=pad_qkv, scale=factor)
+    require_one_device("window_attention", qkv=qkv, bias=bias, pad_qkv=pad_qkv, scale=factor)

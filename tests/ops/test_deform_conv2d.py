@@ -221,17 +221,17 @@ def test_compiles_whole_both_ways(case):
 
 MISTAKES = {
     r"input is \(B, C, H, W\) .* shape \(4, 5, 7\)": lambda x, o, w, b, m: (x[0], o, w, b, m),
-    r"weight is \(Co, C / groups, .* shape \(3, 4, 9\)": lambda x, o, w, b, m: (
+    r"weight is \(Co, C / groups, .* shape \(3, 4, 9\)\. Give it four": lambda x, o, w, b, m: (
         x, o, w.flatten(2), b, m
     ),
     r"takes 4 channels .* the 3 channels of input": lambda x, o, w, b, m: (x[:, :3], o, w, b, m),
     r"input of \(1, 7\) is smaller than the kernel": lambda x, o, w, b, m: (
         x[:, :, :1], o, torch.ones(3, 4, 5, 3), b, m
     ),
-    r"each of the 9 positions .* \(2, 18, 5, 7\) .* \(2, 17, 5, 7\)": lambda x, o, w, b, m: (
-        x, o[:, 1:], w, b, m
+    r"each of the 9 positions .* \(2, 18, 5, 7\) .* \(2, 17, 5, 7\)\. Give .* 18 outputs": (
+        lambda x, o, w, b, m: (x, o[:, 1:], w, b, m)
     ),
-    r"for 3 deformable groups, into which 4 channels": lambda x, o, w, b, m: (
+    r"for 3 deformable groups, into which 4 channels .*\. Give .* 18": lambda x, o, w, b, m: (
         x, o.repeat(1, 3, 1, 1), w, b, m
     ),
     r"offset has shape \(2, 18, 5, 6\); .* it is \(2, 18, 5, 7\)": lambda x, o, w, b, m: (
@@ -241,10 +241,15 @@ MISTAKES = {
         x, o, w, b, m[:, 1:]
     ),
     r"bias has shape \(2,\); .* \(3,\)": lambda x, o, w, b, m: (x, o, w, b[1:], m),
-    r"mask holds numbers of float32, .*; it has torch.int64": lambda x, o, w, b, m: (
-        x, o, w, b, m.long()
-    ),
-    r"input is on cpu, weight on meta": lambda x, o, w, b, m: (x, o, w.to("meta"), b, m),
+    r"input holds .*; it has torch\.bool\. Convert": lambda x, o, w, b, m: (x.bool(), o, w, b, m),
+    r"offset holds .*; it has torch\.int32\. Convert": lambda x, o, w, b, m: (x, o.int(), w, b, m),
+    r"weight holds .*; it has torch\.int8\. Convert": lambda x, o, w, b, m: (x, o, w.char(), b, m),
+    r"bias holds .*; it has torch\.complex64\. Con": lambda x, o, w, b, m: (x, o, w, b.cfloat(), m),
+    r"mask holds .*; it has torch\.int64\. Convert": lambda x, o, w, b, m: (x, o, w, b, m.long()),
+    r"input is on cpu, offset on meta\. Move": lambda x, o, w, b, m: (x, o.to("meta"), w, b, m),
+    r"input is on cpu, weight on meta\. Move": lambda x, o, w, b, m: (x, o, w.to("meta"), b, m),
+    r"input is on cpu, bias on meta\. Move": lambda x, o, w, b, m: (x, o, w, b.to("meta"), m),
+    r"input is on cpu, mask on meta\. Move": lambda x, o, w, b, m: (x, o, w, b, m.to("meta")),
 }  # fmt: skip
 
 
@@ -258,12 +263,12 @@ def test_mistakes_are_named(text):
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("stride", 0, "at least 1"),
-        ("padding", (-1, 0), "at least 0"),
-        ("dilation", (1, 1, 1), "at least 1"),
-        ("stride", 1.0, "a whole number"),
-        ("padding", (1.5, 1), r"a whole number.*got \(1\.5, 1\)"),
-        ("dilation", None, "a whole number.*got None"),
+        ("stride", 0, r"at least 1.*got \(0, 0\)\. Leave it out for 1"),
+        ("padding", (-1, 0), r"at least 0.*got \(-1, 0\)\. Leave it out for 0"),
+        ("dilation", (1, 1, 1), r"at least 1.*got \(1, 1, 1\)\. Leave"),
+        ("stride", 1.0, r"a whole number.*got 1\.0\. Leave"),
+        ("padding", (1.5, 1), r"a whole number.*got \(1\.5, 1\)\. Leave"),
+        ("dilation", None, r"a whole number.*got None\. Leave"),
     ],
 )
 def test_wrong_geometry_is_named(name, value, text):

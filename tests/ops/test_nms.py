@@ -137,8 +137,9 @@ BOXES, SCORES = sample(6)
     [
         ((BOXES[:, :3], SCORES, 0.5), r"boxes are \(N, 4\).* got boxes \(6, 3\)"),
         ((BOXES, SCORES[:5], 0.5), r"scores \(5,\)\. Flatten the images"),
-        ((BOXES.long(), SCORES, 0.5), r"floating-point .* torch\.int64 .*\.float\(\)"),
-        ((BOXES, SCORES.to("meta"), 0.5), "one device; got cpu and meta. Move"),
+        ((BOXES.long(), SCORES, 0.5), r"boxes holds .*; it has torch\.int64\. .*\.float\(\)"),
+        ((BOXES, SCORES.bool(), 0.5), r"scores holds .*; it has torch\.bool\. .*\.float\(\)"),
+        ((BOXES, SCORES.to("meta"), 0.5), "one device; boxes is on cpu, scores on meta. Move"),
         ((BOXES, SCORES, 0.5, 2), "offset is 0, or 1 .* got 2. Leave it out"),
         ((BOXES, SCORES, 1.5), r"between 0 and 1; got 1\.5\. 0\.5 to 0\.7"),
         ((BOXES, SCORES, float("nan")), "between 0 and 1; got nan"),

@@ -295,10 +295,12 @@ FEATURES, ROIS = sample(dtype=torch.float32)
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"features": FEATURES[0]}, r"map \(B, C, H, W\).* \(3, 5, 7\) .*features\[None\]"),
+        ({"features": FEATURES[0]}, r"map \(B, C, H, W\).* \(3, 5, 7\)\. .*features\[None\]"),
         ({"features": FEATURES[..., :0]}, r"at least one position; got shape \(2, 3, 5, 0\)"),
-        ({"rois": ROIS[:, 1:]}, r"\(K, 5\).* got shape \(6, 4\) .*Put the index in front"),
-        ({"rois": ROIS.to("meta")}, "one device; got cpu and meta. Move"),
+        ({"features": FEATURES.int()}, r"features holds .*; it has torch\.int32\. Convert"),
+        ({"rois": ROIS[:, 1:]}, r"\(K, 5\).* got shape \(6, 4\)\. Put the index in front"),
+        ({"rois": ROIS.long()}, r"rois holds .*; it has torch\.int64\. Convert"),
+        ({"rois": ROIS.to("meta")}, "one device; features is on cpu, rois on meta. Move"),
         ({"output_size": (0, 3)}, r"at least \(1, 1\), rows and columns; got \(0, 3\)\. 7"),
         ({"spatial_scale": 0.0}, r"above 0, 1 / stride of the map; got 0\.0\. Pass"),
         ({"sampling_ratio": -1}, "counts samples; got -1. Pass 0"),

@@ -107,6 +107,7 @@ BOXES, SCORES = sample(6)
     ("changes", "text"),
     [
         ({"boxes": BOXES[0]}, r"boxes are \(N, 4\)"),
+        ({"scores": SCORES.int()}, r"^soft_nms: scores holds .*; it has torch\.int32\. Convert"),
         ({"method": "hard"}, "one of 'naive', 'linear', 'gaussian'; got 'hard'. 'linear' is usual"),
         ({"sigma": 0.0}, r"sigma is above 0; got 0\.0\. 0\.5 is usual"),
         ({"iou_threshold": -1}, "between 0 and 1; got -1"),

@@ -484,6 +484,7 @@ def test_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"scale": -math.inf}, r"scale is finite; got -inf\. Pass head_dim"),
         ({"cosine": True}, r"scale is None\. Pass one for each head, shape \(3,\)"),
         ({"qkv": torch.zeros(2, 5, 7, 3, 3, 6).int()}, r"qkv holds .*torch\.int32\. Convert"),
+        ({"qkv": torch.zeros(2, 5, 7, 3, 3, 6).to(torch.float8_e5m2)}, "it has torch.float8_e5m2"),
         ({"bias": torch.zeros(3, 16, 16).long()}, r"bias holds .*torch\.int64\. Convert"),
         ({"pad_qkv": torch.zeros(3, 3, 6).bool()}, r"pad_qkv holds .*torch\.bool\. Convert"),
         ({"scale": torch.ones(3).int()}, r"scale holds .*torch\.int32\. Convert"),

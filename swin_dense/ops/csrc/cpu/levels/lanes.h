@@ -123,17 +123,20 @@ SWIN_DENSE_INLINE Double load(const double* from) {
 SWIN_DENSE_INLINE void store(double* to, Double x) { std::memcpy(to, &x, kBytes); }
 SWIN_DENSE_INLINE Double all(double x) { return x - Double{}; }
 
-// How a number is computed with once it is loaded: its scalar, its register, lanes of that.
+// How a number is computed with once it is loaded: its scalar, its register, an integer for each
+// lane of that, how many lanes.
 template <class T>
 struct Wide {
   typedef float Scalar;
   typedef Float Register;
+  typedef Int Ints;
   static constexpr int lanes = kLanes;
 };
 template <>
 struct Wide<double> {
   typedef double Scalar;
   typedef Double Register;
+  typedef int32_t Ints __attribute__((vector_size(kBytes / 2)));
   static constexpr int lanes = kLanes / 2;
 };
 
