@@ -71,6 +71,13 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
+    return int(text)
+
+
 class Settings(DictAction):
     """KEY=VALUE pairs; what cannot be read is named instead of raising inside mmengine."""
 

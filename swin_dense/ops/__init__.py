@@ -5,6 +5,8 @@ meaning in plain torch (reference/), and kernels that replace the meaning on one
 extension.py).
 """
 
+import importlib
+
 from swin_dense.ops import branches, extension
 from swin_dense.ops.deform_conv2d import deform_conv2d
 from swin_dense.ops.ms_deform_attn import ms_deform_attn
@@ -12,6 +14,8 @@ from swin_dense.ops.nms import batched_nms, nms
 from swin_dense.ops.roi_align import roi_align, roi_align_with_argmax
 from swin_dense.ops.soft_nms import soft_nms
 from swin_dense.ops.window_attention import window_attention
+
+importlib.import_module("swin_dense.ops.flops")  # registers what the ops above cost
 
 __all__ = [
     "batched_nms",

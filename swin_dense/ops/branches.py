@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from swin_dense.ops import reference, rows
@@ -81,7 +82,7 @@ def add_mlp(
 def _written_out(x: Tensor) -> bool:
     return (
         torch.compiler.is_compiling()
-        or type(x) is not Tensor
+        or type(x) not in (Tensor, FakeTensor)  # a fake one shows what the real one would keep
         or torch._C._are_functorch_transforms_active()
     )
 

@@ -1,0 +1,103 @@
+"""What the model of a config costs: parameters, FLOPs, activations and training memory, by part.
+
+Nothing is computed and no data is needed. A FLOP is a multiply-add, as in the papers; a detector of
+two stages is given 1000 boxes, of which 100 get a mask. Activations are what a training step keeps
+for its backward pass.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
+from swin_dense.checkpoints import files
+from swin_dense.cli import options
+from swin_dense.cli.command import command
+from swin_dense.openmmlab import complexity
+from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.complexity import Complexity, Part
+from swin_dense.report import tables
+
+MIB = 2**20
+COPIES = {"weights": 1, "gradients": 1, "AdamW": 2}  # how often the weights are in memory
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("tools/model_info.py", __doc__)
+    options.add_config(parser)
+    parser.add_argument(
+        "--shape",
+        metavar="LONG,SHORT",
+        type=options.scale,
+        help="size of the image in pixels (as in the papers, such as 1280,800 or 2048,512)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=options.positive,
+        metavar="N",
+        help="images of a training step (the config's, for one device)",
+    )
+    parser.add_argument("--amp", choices=["bf16"], help="mixed precision of the training step")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there, too")
+    return parser
+
+
+def _model_info(asked: argparse.Namespace) -> None:
+    config = configs.load(asked.config, asked.cfg_options)
+    shape = asked.shape[::-1] if asked.shape else complexity.paper_shape(config)
+    crop = complexity.crop_shape(config)
+    training = shape if crop == complexity.paper_shape(config) else crop
+    batch = asked.batch_size or config.train_dataloader.batch_size
+    if asked.json:
+        files.require_place(Path(asked.json).parent, "--json")
+    found = complexity.measure(config, shape, training, batch, bool(asked.amp))
+    print(
+        f"{asked.config}: FLOPs of one image of {_by(shape)}; activations of a training step of "
+        f"{batch} x {_by(training)}{', ' + asked.amp if asked.amp else ''}\n"
+    )
+    print(table(found))
+    purposes = {name: share * found.weights for name, share in COPIES.items()}
+    purposes["activations"] = found.total.kept
+    print(
+        "\ntraining memory, predicted: "
+        + " + ".join(f"{name} {_mib(size)}" for name, size in purposes.items())
+        + f" = {_mib(found.memory)} MiB, without what allocators, products and losses add"
+    )
+    if asked.json:
+        about = {"config": asked.config, "shape": shape, "training_shape": training, "batch": batch}
+        with files.replaced(Path(asked.json)) as temporary:
+            temporary.write_text(json.dumps({**about, **as_json(found)}, indent=2) + "\n")
+
+
+def table(found: Complexity) -> str:
+    """One row for each part, then their sum."""
+    rows = [
+        [p.name, f"{p.parameters / 1e6:.2f}", f"{p.flops / 1e9:.2f}", _mib(p.kept)]
+        for p in (*found.parts, found.total)
+    ]
+    return tables.grid(["part", "parameters (M)", "FLOPs (G)", "activations (MiB)"], rows)
+
+
+def as_json(found: Complexity) -> dict[str, Any]:
+    """Whole numbers: parameters, multiply-adds, bytes."""
+    return {
+        "total": _numbers(found.total),
+        "parts": {part.name: _numbers(part) for part in found.parts},
+        "training_memory": found.memory,
+    }
+
+
+def _numbers(part: Part) -> dict[str, int]:
+    return {"parameters": part.parameters, "flops": part.flops, "activations": part.kept}
+
+
+def _by(shape: tuple[int, int]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f}"
+
+
+main = command(_model_info, _parser())

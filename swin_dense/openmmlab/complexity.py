@@ -1,0 +1,349 @@
+"""What a config's model costs, part by part: nothing is computed, tensors have a shape only.
+
+FLOPs are multiply-adds, as the papers of this field count them: of products, convolutions and
+attention (torch's counter, and the formulas that our ops register); norms, activations, RoIAlign
+and NMS count nothing. A two-stage detector is given PROPOSALS boxes, of which MASKS get a mask.
+"""
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from mmdet.models.dense_heads import Mask2FormerHead, RPNHead
+from mmdet.models.roi_heads import SparseRoIHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as trees
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
+
+from swin_dense.errors import InputError
+from swin_dense.openmmlab import data
+
+PROPOSALS = 1000
+MASKS = 100
+UNFOLDED = ("backbone", "roi_head", "panoptic_head")  # told apart by their own parts
+LISTS = ("backbone", "neck", "roi_head")  # and by the parts of their lists
+REST = "rest"  # what is computed between the parts; of a segmentor, its loss
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a model costs.
+
+    Attributes:
+        name: where it is in the model.
+        parameters: how many numbers it learns.
+        flops: multiply-adds of one image in a test.
+        kept: bytes of activations that a training step keeps for the backward pass.
+    """
+
+    name: str
+    parameters: int
+    flops: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a model costs.
+
+    Attributes:
+        parts: in the order of the model; those that cost nothing are left out.
+        weights: bytes of all weights; their gradients take as many, AdamW's state twice as many.
+    """
+
+    parts: tuple[Part, ...]
+    weights: int
+
+    @property
+    def total(self) -> Part:
+        """All parts together."""
+        columns = zip(*((p.parameters, p.flops, p.kept) for p in self.parts), strict=True)
+        return Part("total", *map(sum, columns))
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a training step with AdamW; what allocators and products add is not in it."""
+        return 4 * self.weights + self.total.kept
+
+
+def paper_shape(config: Config) -> tuple[int, int]:
+    """(height, width) at which papers count: 800x1280 for COCO, s x 4s for label maps."""
+    if not data.is_segmentation(config):
+        return 800, 1280
+    steps = data.walk(config.test_dataloader.dataset.pipeline)
+    side = min(min(step["scale"]) for step in steps if "scale" in step)
+    return side, 4 * side
+
+
+def crop_shape(config: Config) -> tuple[int, int]:
+    """(height, width) of what a training step sees: the crop of label maps, else paper_shape."""
+    crop = config.model.get("data_preprocessor", {}).get("size")
+    return tuple(crop) if data.is_segmentation(config) and crop else paper_shape(config)
+
+
+def measure(
+    config: Config,
+    shape: tuple[int, int],
+    training_shape: tuple[int, int],
+    batch: int = 2,
+    bf16: bool = False,
+) -> Complexity:
+    """Count a config's model.
+
+    Args:
+        shape: height and width in pixels of the image that FLOPs are counted for.
+        training_shape: height and width in pixels of an image of a training step.
+        batch: images of a training step.
+        bf16: whether a training step runs under bf16 autocast.
+
+    Raises:
+        InputError: what the model computes depends on more than the image's size.
+    """
+    model, fake = _build(config)
+    with fake, _KnownNumbers(), _needs_no_data(model):
+        flops = _flops(model, shape)
+        kept = _kept(model, training_shape, batch, bf16)
+    numbers: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        numbers[_place(name)] += parameter.numel()
+    names = dict.fromkeys([*numbers, *flops, *kept])  # a set that keeps its order
+    parts = tuple(Part(name, numbers[name], flops[name], kept[name]) for name in names)
+    parts = tuple(p for p in parts if p.parameters or p.flops or p.kept)
+    return Complexity(parts, sum(p.numel() * p.itemsize for p in model.parameters()))
+
+
+def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
+    """The model, of tensors that have no data; its constructor runs on the meta device."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    scope = MODELS.switch_scope_and_registry(config.default_scope)
+    with scope as registry, torch.device("meta"):
+        model = revert_sync_batchnorm(registry.build(config.model))
+    with fake:
+        model.to_empty(device="cpu")
+    return model.eval(), fake
+
+
+class _KnownNumbers(TorchFunctionMode):
+    """Compute what follows from shapes alone, such as the sizes of maps in a DETR."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
+    ) -> Any:
+        given = (tuple(args), kwargs or {})
+        if func is torch._shape_as_tensor:
+            with unset_fake_temporarily():
+                return torch.tensor(list(args[0].shape))
+        tensors = [x for x in trees.tree_leaves(given) if isinstance(x, Tensor)]
+        if tensors and not any(isinstance(x, FakeTensor) for x in tensors):
+            with unset_fake_temporarily():
+                return func(*given[0], **given[1])
+        args, kwargs = trees.tree_map_only(Tensor, _number, given)
+        return func(*args, **kwargs)
+
+
+def _number(x: Tensor) -> Any:
+    """A known number as such; every other tensor as it is."""
+    if x.dim() > 0 or isinstance(x, FakeTensor):
+        return x
+    with unset_fake_temporarily():
+        return x.item()
+
+
+@contextlib.contextmanager
+def _needs_no_data(model: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise InputError(
+            f"{type(model).__name__}: what it computes depends on what is in the image ({error}), "
+            "so it cannot be counted from the config alone."
+        ) from error
+
+
+class _Work(nn.Module):
+    """What is done with a model, as a module around it: trackers name its parts from there."""
+
+    def __init__(self, model: nn.Module, do: Callable) -> None:
+        super().__init__()
+        self.model = model
+        self.do = do
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.do(self.model, *arguments)
+
+    @classmethod
+    def place(cls, tracker: ModuleTracker) -> str:
+        """The part of the innermost module that is being called."""
+        start = f"{cls.__name__}.model."
+        around = [name for name in tracker.parents if name.startswith(start)]
+        return _place(max(around, key=len, default=start + REST).removeprefix(start))
+
+
+class _FlopCounter(FlopCounterMode):
+    """torch's counter, which also says what each part of the model added."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.by_part: Counter[str] = Counter()
+
+    def _count_flops(self, *call: Any) -> Any:
+        before = self.get_total_flops()
+        out = super()._count_flops(*call)
+        if added := self.get_total_flops() - before:
+            self.by_part[_Work.place(self.mod_tracker)] += added
+        return out
+
+
+def _flops(model: nn.Module, shape: tuple[int, int]) -> Counter[str]:
+    """Multiply-adds of each part for one image."""
+    model.requires_grad_(False)
+    with torch.no_grad(), _proposals(model, PROPOSALS, MASKS), _FlopCounter() as counter:
+        _Work(model, _forward)(shape, 1)
+    return Counter({part: flops // 2 for part, flops in counter.by_part.items()})
+
+
+def _kept(model: nn.Module, shape: tuple[int, int], batch: int, bf16: bool) -> Counter[str]:
+    """Bytes of activations that each part keeps; a segmentor's loss included."""
+    model.requires_grad_(True)
+    weights = {_memory(x) for x in (*model.parameters(), *model.buffers())}
+    alive: dict[int, Tensor] = {}  # lest another tensor comes to lie in the same place
+    kept: Counter[str] = Counter()
+    tracker = ModuleTracker()
+
+    def keep(tensor: Tensor) -> Tensor:
+        memory = _memory(tensor)
+        if memory not in weights and memory not in alive:
+            alive[memory] = tensor
+            kept[_Work.place(tracker)] += tensor.untyped_storage().nbytes()
+        return tensor
+
+    sampler = _sampler(model)
+    boxes = batch * sampler.get("num", PROPOSALS)
+    masks = int(boxes * sampler.get("pos_fraction", 1.0))
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+    with tracker, hooks, autocast, _proposals(model, boxes, masks):
+        _Work(model, _segment if hasattr(model, "decode_head") else _forward)(shape, batch)
+    return kept
+
+
+def _memory(x: Tensor) -> int:
+    """Tells apart what lies in different places."""
+    return x.untyped_storage()._cdata
+
+
+def _place(name: str) -> str:
+    """The part that a module or parameter belongs to, by its name in the model."""
+    whole = name.split(".")
+    length = 2 if whole[0] in UNFOLDED else 1
+    if whole[0] in LISTS and "".join(whole[length : length + 1]).isdecimal():
+        length += 1
+    return ".".join(whole[:length])
+
+
+def _forward(model: Any, shape: tuple[int, int], batch: int) -> Any:
+    """Images through the model, to what its heads return, before boxes or labels are made."""
+    images, samples = torch.empty(batch, 3, *shape), _samples(shape, batch)
+    if hasattr(model, "decode_head"):
+        return _logits(model.decode_head, model.extract_feat(images), samples)
+    if isinstance(getattr(model, "roi_head", None), SparseRoIHead):  # its forward is its loss
+        maps = model.extract_feat(images)
+        proposals = model.rpn_head.predict(maps, samples)
+        about = [sample.metainfo for sample in samples]
+        return model.roi_head.predict_bbox(maps, about, proposals, model.test_cfg.rcnn)
+    return model(images, samples, mode="tensor")
+
+
+def _samples(shape: tuple[int, int], batch: int) -> list[DetDataSample]:
+    sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
+    return [DetDataSample(metainfo=dict(sizes, scale_factor=(1.0, 1.0))) for _ in range(batch)]
+
+
+def _segment(model: Any, shape: tuple[int, int], batch: int) -> None:
+    """Images to what a segmentor's losses are made of: logits at the size of the labels."""
+    maps = model.extract_feat(torch.empty(batch, 3, *shape))
+    more = getattr(model, "auxiliary_head", None)
+    for head in (model.decode_head, *(more if isinstance(more, nn.ModuleList) else [more])):
+        logits = None if head is None else _logits(head, maps, _samples(shape, batch))
+        if isinstance(logits, Tensor):  # a transformer's losses look at a few points
+            large = functional.interpolate(logits.float(), shape, mode="bilinear")
+            functional.cross_entropy(large, torch.empty(batch, *shape, dtype=torch.long))
+
+
+def _logits(head: nn.Module, maps: Sequence[Tensor], samples: list[DetDataSample]) -> Any:
+    """Mask2Former's head takes the samples, too."""
+    return head(maps, samples) if isinstance(head, Mask2FormerHead) else head(maps)
+
+
+@contextlib.contextmanager
+def _proposals(model: Any, boxes: int, masks: int) -> Iterator[None]:
+    """Give a two-stage detector so many boxes in all, of which the first ones get a mask."""
+    changed: list[tuple[Any, str]] = []
+
+    def replace(holder: Any, name: str, by: Callable) -> None:
+        changed.append((holder, name))
+        setattr(holder, name, by)
+
+    rpn = getattr(model, "rpn_head", None)
+    if isinstance(rpn, RPNHead):
+        replace(rpn, "predict", functools.partial(_predict, rpn, boxes))
+    for module in model.modules():
+        if isinstance(module, SingleRoIExtractor):
+            replace(module, "forward", functools.partial(_extract, module))
+        elif isinstance(module, FCNMaskHead):
+            replace(module, "forward", functools.partial(_first_rows, module.forward, masks))
+    try:
+        yield
+    finally:
+        for holder, name in changed:
+            delattr(holder, name)
+
+
+def _predict(
+    rpn: RPNHead, boxes: int, maps: Sequence[Tensor], samples: Sequence[Any], **_: Any
+) -> list[InstanceData]:
+    rpn(maps)
+    count = boxes // len(samples)
+    return [InstanceData(bboxes=maps[0].new_empty(count, 4)) for _ in samples]
+
+
+def _extract(
+    extractor: SingleRoIExtractor, maps: Sequence[Tensor], rois: Tensor, *_: Any, **__: Any
+) -> Tensor:
+    size = extractor.roi_layers[0].output_size
+    return maps[0].new_empty(len(rois), extractor.out_channels, *size) * maps[0].flatten()[0]
+
+
+def _first_rows(forward: Callable, count: int, x: Tensor, *rest: Any, **options: Any) -> Any:
+    """What a head returns for its first `count` rows, spread over all."""
+    given = trees.tree_map_only(Tensor, lambda t: t[:count], ((x, *rest), options))
+    out = forward(*given[0], **given[1])
+    return trees.tree_map_only(Tensor, lambda t: t[:1].expand(len(x), *t.shape[1:]), out)
+
+
+def _sampler(model: Any) -> dict[str, Any]:
+    """How a two-stage detector draws the boxes it trains on in one image."""
+    stages = (getattr(model, "train_cfg", None) or {}).get("rcnn") or {}
+    first = stages[0] if isinstance(stages, list | tuple) else stages
+    return first.get("sampler") or {}

@@ -1,0 +1,72 @@
+"""The command's table adds up, its file holds the same, and mistakes end in a message."""
+
+import json
+
+import pytest
+from conftest import CONFIGS, ROOT
+
+from swin_dense.cli import model_info
+
+NANO = str(CONFIGS["detection"])
+
+
+def rows(printed):
+    """Part -> its three columns as printed."""
+    lines = [line.split() for line in printed.splitlines()]
+    return {line[0]: [float(x) for x in line[1:]] for line in lines if len(line) == 4}
+
+
+def test_the_table_adds_up(capsys):
+    assert model_info.main([NANO, "--shape", "128,96", "--batch-size", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "FLOPs of one image of 128x96; activations of a training step of 3 x 128x96" in printed
+    found = rows(printed)
+    total = found.pop("total")
+    assert {"backbone.layers.0", "neck", "rpn_head", "roi_head.mask_head"} <= found.keys()
+    for column, rounding in enumerate((0.01, 0.01, 1)):
+        parts = sum(row[column] for row in found.values())
+        assert parts == pytest.approx(total[column], abs=rounding * len(found))
+    assert total[0] == pytest.approx(2.19, abs=0.01)
+
+
+def test_the_file_holds_the_numbers_of_the_table(tmp_path, capsys):
+    path = tmp_path / "info.json"
+    config = str(ROOT / "configs/upernet_swin_t.py")
+    assert model_info.main([config, "--amp", "bf16", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "one image of 2048x512; activations of a training step of 2 x 512x512, bf16" in printed
+    written = json.loads(path.read_text())
+    assert (written["shape"], written["training_shape"]) == ([512, 2048], [512, 512])
+    for name, (parameters, flops, kept) in rows(printed).items():
+        part = written["parts"].get(name, written["total"])
+        assert part["parameters"] / 1e6 == pytest.approx(parameters, abs=0.01)
+        assert part["flops"] / 1e9 == pytest.approx(flops, abs=0.01)
+        assert part["activations"] / 2**20 == pytest.approx(kept, abs=1)
+    total = written["total"]
+    assert written["training_memory"] == 16 * total["parameters"] + total["activations"]
+    assert f"= {written['training_memory'] / 2**20:.0f} MiB" in printed
+
+
+def test_options_change_the_model(capsys):
+    assert model_info.main([NANO, "--cfg-options", "model.backbone.embed_dim=48"]) == 0
+    assert rows(capsys.readouterr().out)["total"][0] > 2.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.py"], "there is no file nowhere.py"),
+        ([NANO, "--json", f"{NANO}/x.json"], "--json"),
+        ([NANO, "--cfg-options", "model.neck.typ=FPN"], "has no 'typ'. Did you mean 'type'?"),
+    ],
+)
+def test_mistakes_are_told(arguments, message, capsys):
+    assert model_info.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_numbers_are_told(capsys):
+    for wrong in (["--shape", "64"], ["--batch-size", "0"], ["--batch-size", "two"]):
+        with pytest.raises(SystemExit, match="2"):
+            model_info.main([NANO, *wrong])
+    assert "a whole number from 1, not '0'" in capsys.readouterr().err
