@@ -9,6 +9,7 @@ COMMANDS = {  # name -> module with main(); each imports what it needs when it i
     "image-demo": "swin_dense.cli.image_demo",
     "convert": "swin_dense.cli.convert",
     "model-info": "swin_dense.cli.model_info",
+    "model-zoo": "swin_dense.cli.model_zoo",
     "benchmark": "swin_dense.cli.benchmark",
     "quickstart": "swin_dense.cli.quickstart",
 }

@@ -102,6 +102,14 @@ def crop_shape(config: Config) -> tuple[int, int]:
     return tuple(crop) if data.is_segmentation(config) and crop else paper_shape(config)
 
 
+def count(config: Config, shape: tuple[int, int]) -> Part:
+    """Parameters and FLOPs alone, of the whole model; see `measure`."""
+    model, fake = _build(config)
+    with fake, _KnownNumbers(), _needs_no_data(model):
+        flops = _flops(model, shape)
+    return Part("total", sum(p.numel() for p in model.parameters()), flops.total(), 0)
+
+
 def measure(
     config: Config,
     shape: tuple[int, int],
