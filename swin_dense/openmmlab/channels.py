@@ -47,12 +47,20 @@ def announced(registry: Registry, backbone: dict[str, Any]) -> tuple[list[int], 
     It announces them as `out_channels` and `out_strides`; any other one is shown a small image.
     """
     bare = {key: value for key, value in backbone.items() if key != "init_cfg"}
-    knows = hasattr(registry.get(backbone["type"]), "out_channels")
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if knows else "cpu"):
+    with torch.random.fork_rng(devices=[]), building_place(registry, backbone):
         module = registry.build(bare)
         if hasattr(module, "out_channels"):
             return list(module.out_channels), list(getattr(module, "out_strides", ()))
         return _shown(module)
+
+
+def building_place(registry: Registry, backbone: dict[str, Any]) -> torch.device:
+    """Where to build a model that is only looked at: without data if the backbone announces itself.
+
+    Others, written for the processor, may compute in their constructor.
+    """
+    announces = hasattr(registry.get(backbone["type"]), "out_channels")
+    return torch.device("meta" if announces else "cpu")
 
 
 def _shown(module: nn.Module) -> tuple[list[int], list[int]]:

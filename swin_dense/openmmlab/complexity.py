@@ -38,6 +38,8 @@ from torch.utils.module_tracker import ModuleTracker
 
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import data
+from swin_dense.openmmlab.channels import building_place
+from swin_dense.openmmlab.config import building
 
 PROPOSALS = 1000
 MASKS = 100
@@ -105,7 +107,7 @@ def crop_shape(config: Config) -> tuple[int, int]:
 def count(config: Config, shape: tuple[int, int]) -> Part:
     """Parameters and FLOPs alone, of the whole model; see `measure`."""
     model, fake = _build(config)
-    with fake, _KnownNumbers(), _needs_no_data(model):
+    with building(), fake, _KnownNumbers(), _needs_no_data(model):
         flops = _flops(model, shape)
     return Part("total", sum(p.numel() for p in model.parameters()), flops.total(), 0)
 
@@ -129,7 +131,7 @@ def measure(
         InputError: what the model computes depends on more than the image's size.
     """
     model, fake = _build(config)
-    with fake, _KnownNumbers(), _needs_no_data(model):
+    with building(), fake, _KnownNumbers(), _needs_no_data(model):
         flops = _flops(model, shape)
         kept = _kept(model, training_shape, batch, bf16)
     numbers: Counter[str] = Counter()
@@ -142,10 +144,10 @@ def measure(
 
 
 def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
-    """The model, of tensors that have no data; its constructor runs on the meta device."""
+    """The model, of tensors that have no data."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     scope = MODELS.switch_scope_and_registry(config.default_scope)
-    with scope as registry, torch.device("meta"):
+    with building(), scope as registry, building_place(registry, config.model.backbone):
         model = revert_sync_batchnorm(registry.build(config.model))
     with fake:
         model.to_empty(device="cpu")

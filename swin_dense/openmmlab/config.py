@@ -35,6 +35,8 @@ SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "
 }
 REQUIRED = ("model", "default_scope")
 SCOPES = ("mmdet", "mmseg")
+# What torch says when more of the best are asked for than there are.
+TOO_FEW_PLACES = ("selected index k out of range", "k not in range for dimension")
 
 
 def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -177,7 +179,7 @@ def building() -> Iterator[None]:
             "pixel needs at least two images in a process: train_dataloader.batch_size=2."
         ) from error
     except RuntimeError as error:
-        if "selected index k out of range" not in str(error):
+        if not any(text in str(error) for text in TOO_FEW_PLACES):
             raise
         raise InputError(
             "model: more of the best places of an image were asked for than it has. A DETR of two "

@@ -57,6 +57,10 @@ def test_options_change_the_model(capsys):
     [
         (["nowhere.py"], "there is no file nowhere.py"),
         ([NANO, "--json", f"{NANO}/x.json"], "--json"),
+        (
+            [str(ROOT / "configs/dino_swin_t.py"), "--shape", "96,64"],
+            "at least model.num_queries places",
+        ),
         ([NANO, "--cfg-options", "model.neck.typ=FPN"], "has no 'typ'. Did you mean 'type'?"),
     ],
 )
