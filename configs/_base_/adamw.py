@@ -7,6 +7,6 @@ optim_wrapper = dict(
     type="OptimWrapper",
     constructor="swin_dense.LayerDecay",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(flat_decay_mult=0.0),
+    paramwise_cfg=dict(layer_decay=1.0, flat_decay_mult=0.0),
 )
 auto_scale_lr = dict(enable=True, base_batch_size=16)

@@ -9,6 +9,6 @@ optim_wrapper = dict(
     constructor="swin_dense.LayerDecay",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4),
     clip_grad=dict(max_norm=0.1, norm_type=2),
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
+    paramwise_cfg=dict(layer_decay=1.0, custom_keys=dict(backbone=dict(lr_mult=0.1))),
 )
 auto_scale_lr = dict(enable=True, base_batch_size=16)

@@ -12,6 +12,7 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=0.01, norm_type=2),
     paramwise_cfg=dict(
+        layer_decay=1.0,
         norm_decay_mult=0.0,
         custom_keys=dict(
             backbone=dict(lr_mult=0.1),

@@ -208,6 +208,17 @@ def test_the_whole_backbone_learns_at_one_rate(loaded):
     assert found == {config.optim_wrapper.optimizer.lr * share}
 
 
+def test_layer_decay_is_an_option_away(loaded):
+    """As the README has it; the patch embedding then learns slowest."""
+    config, model = loaded
+    option = {"optim_wrapper.paramwise_cfg.layer_decay": 0.5}
+    found = rules(configs.load(config.filename, option), model)
+    inside = {name: rate for name, (rate, _) in found.items() if name.startswith("backbone.")}
+    depth = sum(config.model.backbone.depths)
+    assert max(inside.values()) / min(inside.values()) == pytest.approx(2 ** (depth + 1))
+    assert inside["backbone.patch_embed.proj.weight"] == min(inside.values())
+
+
 def test_the_recipe_s_batch_is_the_one_of_its_title(loaded):
     """What the rate is stated for, and what the rule for other batches goes by."""
     config, _ = loaded
