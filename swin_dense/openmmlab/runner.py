@@ -104,7 +104,7 @@ class DenseRunner(Runner):
             rule, factor = "linear", batch / recipe
         self._console(logging.INFO)
         for wrapper in wrappers:
-            for group in wrapper.optimizer.param_groups:
+            for group in wrapper.param_groups:  # also one that logs show as "base_lr"
                 group["lr"] *= factor
             stated = wrapper.optimizer.defaults["lr"]
             self.logger.info(

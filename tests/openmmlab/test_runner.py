@@ -19,14 +19,16 @@ from swin_dense.openmmlab.runner import DenseRunner, bare
 
 BASE = 0.4
 NUMBERS = itertools.count()
+NAMED = []  # what a log calls base_lr, of each iteration
 
 
 class Line(BaseModel):
-    """A model of one weight."""
+    """A model of one weight, and of one that is not used."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
+        self.other = nn.Parameter(torch.ones(1))  # of a group of its own
 
     def forward(self, inputs, mode="tensor"):
         return {"loss": (self.weight * inputs).sum()}
@@ -43,7 +45,9 @@ class Rates(Hook):
         self.seen = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.seen.append(runner.optim_wrapper.get_lr()["lr"][0])
+        found = runner.optim_wrapper.get_lr()
+        self.seen.append(found["lr"][0])
+        NAMED.extend(found["base_lr"])
 
 
 def rates(folder, schedule, iterations=None, epochs=None, accumulated=1, batch=1, recipe=None):
@@ -63,7 +67,8 @@ def rates(folder, schedule, iterations=None, epochs=None, accumulated=1, batch=1
         ),
         train_cfg=loop,
         optim_wrapper=OptimWrapper(
-            torch.optim.SGD(model.parameters(), lr=BASE), accumulative_counts=accumulated
+            torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=BASE),
+            accumulative_counts=accumulated,
         ),
         param_scheduler=schedule,
         auto_scale_lr=recipe,
@@ -197,6 +202,7 @@ def test_the_rate_follows_the_batch(tmp_path, capfd, batch, accumulated, recipe,
     seen = rates(tmp_path, [warm_up(3)], 30, batch=batch, accumulated=accumulated, recipe=stated)
     assert seen[0] == pytest.approx(0.01 * BASE * share)
     assert seen[-1] == pytest.approx(BASE * share)
+    assert NAMED[-1] == pytest.approx(BASE * share)
     assert line in "".join(capfd.readouterr())
 
 
