@@ -9,6 +9,7 @@ import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +149,7 @@ def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     scope = MODELS.switch_scope_and_registry(config.default_scope)
     with building(), scope as registry, building_place(registry, config.model.backbone):
-        model = revert_sync_batchnorm(registry.build(config.model))
+        model = revert_sync_batchnorm(registry.build(deepcopy(config.model)))  # DETRs write into it
     with fake:
         model.to_empty(device="cpu")
     return model.eval(), fake

@@ -153,6 +153,15 @@ def test_shapes_of_the_papers(name, shape, crop):
     assert complexity.crop_shape(config) == crop
 
 
+@pytest.mark.parametrize("name", ["dino_swin_t", "mask2former_swin_t_ade20k", "mask_rcnn_swin_t"])
+def test_counting_leaves_the_config_as_it_was(name):
+    config = loaded(name)
+    before = config.to_dict()
+    first = complexity.count(config, (224, 320))
+    assert config.to_dict() == before
+    assert complexity.count(config, (224, 320)) == first
+
+
 def test_any_backbone_is_counted():
     """ResNet-50 at 224x224 has 4.09 G in torchvision's table, 0.002 of them in its classifier."""
     resnet = dict(type="ResNet", depth=50)
