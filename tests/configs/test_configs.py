@@ -48,14 +48,6 @@ def test_there_are_configs():
     assert len(FRAGMENTS) >= 5
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
-def test_it_builds_on_the_processor(path):
-    config = configs.load(path)
-    init_default_scope(config.default_scope)
-    model = MODELS.build(config.model)
-    assert all(p.device.type == "cpu" for p in model.parameters())
-
-
 # Keys.
 
 
