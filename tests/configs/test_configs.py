@@ -357,6 +357,41 @@ def test_a_leaf_holds_a_backbone_and_only_differences(path):
     assert all((path.parent / base).is_file() for base in content["_base_"])
 
 
+def said(path):
+    """What the fragments that a config names say together."""
+    named = runpy.run_path(str(path)).get("_base_", [])
+    found = {}
+    for name in [named] if isinstance(named, str) else named:
+        found |= Config.fromfile(str(path.parent / name)).to_dict()  # no two share a section
+    return found
+
+
+def repeated(own, others, place=""):
+    """Dotted keys of the values that are there already."""
+    for key in own.keys() & others.keys():
+        one, other = own[key], others[key]
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from repeated(one, other, f"{place}{key}.")
+        elif leaves(one) == leaves(other):
+            yield f"{place}{key}"
+
+
+@pytest.mark.parametrize("path", [*LEAVES, *FRAGMENTS], ids=lambda path: path.stem)
+def test_nothing_is_said_twice(path):
+    assert not sorted(repeated(runpy.run_path(str(path)), said(path)))
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+def test_what_a_backbone_has_by_itself_is_not_said(path):
+    """But for its size, which every leaf says, and for what undoes a fragment."""
+    own = runpy.run_path(str(path))["model"]["backbone"]
+    fragments = said(path)["model"].get("backbone", {})
+    arguments = inspect.signature(MODELS.get(own["type"])).parameters
+    size = {"type", "embed_dim", "depths", "num_heads"}
+    usual = {key for key in own.keys() - size if own[key] == arguments[key].default}
+    assert usual <= fragments.keys()
+
+
 def bases(path):
     """The fragments a config is made of, and those that they are made of."""
     named = runpy.run_path(str(path)).get("_base_", [])
