@@ -242,21 +242,21 @@ def test_detrs_learn_at_the_authors_rates(name):
     assert config.optim_wrapper.clip_grad.max_norm == 0.1
 
 
-def millions(model):
-    return sum(p.numel() for p in model.parameters()) / 1e6
-
-
-def test_mask_rcnn_has_the_authors_number_of_parameters():
-    assert round(millions(by_name("mask_rcnn_swin_t")[1])) == 48
-
-
-def test_upernet_has_the_authors_number_of_parameters():
-    assert round(millions(by_name("upernet_swin_t")[1])) == 60
-
-
-def test_dino_has_the_authors_number_of_parameters():
-    """arXiv 2203.03605, table 3."""
-    assert round(millions(by_name("dino_swin_l")[1])) == 218
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("cascade_mask_rcnn_swin_t", 86),  # arXiv 2103.14030, table 2, and the authors' README
+        ("cascade_mask_rcnn_swin_s", 107),
+        ("cascade_mask_rcnn_swin_b", 145),
+        ("mask_rcnn_swin_t", 48),
+        ("mask_rcnn_swin_s", 69),
+        ("upernet_swin_t", 60),
+        ("dino_swin_l", 218),  # arXiv 2203.03605, table 3
+    ],
+)
+def test_numbers_of_parameters(name, published):
+    millions = sum(p.numel() for p in by_name(name)[1].parameters()) / 1e6
+    assert millions == pytest.approx(published, abs=0.5)
 
 
 # Ours -> mmdet's config of the same model, with another backbone where it has none with Swin.
@@ -266,11 +266,20 @@ MMDET = {
     "dino_swin_l": "dino/dino-5scale_swin-l_8xb2-12e_coco.py",
     "dino_swin_t": "dino/dino-4scale_r50_8xb2-12e_coco.py",
     "faster_rcnn_swin_t": "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+    "cascade_mask_rcnn_swin_t_1x": "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py",
+    "mask_rcnn_swin_s": "swin/mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco.py",
     "mask_rcnn_swin_t": "swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py",
+    "mask_rcnn_swin_t_1x": "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py",
 }
 ADAMW = r"optimizer\.(type|lr|weight_decay)"  # the Swin paper's for every head
 # Patterns of what is to differ from there.
 OTHERWISE = {
+    "cascade_mask_rcnn_swin_t_1x": [
+        ADAMW,
+        "type",  # a mere name: both are two stages, of which the second is a cascade
+        r"roi_head\.bbox_head\.\d\.(type|num_shared_\w+|conv_out_channels|norm_cfg\.\w+)",
+        r"roi_head\.bbox_head\.\d\.(reg_class_agnostic|reg_decoded_bbox|loss_bbox\.\w+)",
+    ],
     "faster_rcnn_swin_t": [ADAMW],
 }
 # What only one of the two states has there the value it has by itself.
@@ -346,6 +355,29 @@ def test_detr_and_dyhead_schedules():
         assert config.train_cfg.max_epochs == epochs
         assert config.param_scheduler[-1].milestones == milestones
         assert config.param_scheduler[-1].end == epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "milestones", "drop_path"),
+    [
+        ("cascade_mask_rcnn_swin_t", 36, [27, 33], 0.2),
+        ("cascade_mask_rcnn_swin_t_1x", 12, [8, 11], 0.0),
+        ("cascade_mask_rcnn_swin_s", 36, [27, 33], 0.2),
+        ("cascade_mask_rcnn_swin_b", 36, [27, 33], 0.3),
+        ("mask_rcnn_swin_t", 36, [27, 33], 0.2),
+        ("mask_rcnn_swin_t_1x", 12, [8, 11], 0.1),
+        ("mask_rcnn_swin_s", 36, [27, 33], 0.2),
+    ],
+)
+def test_epochs_and_drop_path_of_the_authors_configs(name, epochs, milestones, drop_path):
+    """Those of their repository; the paper says 0.2 for all (appendix A2.2)."""
+    config, model = by_name(name)
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
+    assert config.train_cfg.max_epochs == config.param_scheduler[-1].end == epochs
+    assert config.param_scheduler[-1].milestones == milestones
+    last = model.backbone.layers[3].blocks[1].drop_path
+    assert last.rate == pytest.approx(drop_path)
 
 
 def test_the_papers_schedules():
