@@ -245,7 +245,8 @@ def test_detrs_learn_at_the_authors_rates(name):
 @pytest.mark.parametrize(
     ("name", "published"),
     [
-        ("cascade_mask_rcnn_swin_t", 86),  # arXiv 2103.14030, table 2, and the authors' README
+        ("atss_swin_t", 36),  # arXiv 2103.14030, table 2, and the authors' README
+        ("cascade_mask_rcnn_swin_t", 86),
         ("cascade_mask_rcnn_swin_s", 107),
         ("cascade_mask_rcnn_swin_b", 145),
         ("mask_rcnn_swin_t", 48),
@@ -261,6 +262,7 @@ def test_numbers_of_parameters(name, published):
 
 # Ours -> mmdet's config of the same model, with another backbone where it has none with Swin.
 MMDET = {
+    "atss_swin_t": "atss/atss_r50_fpn_1x_coco.py",
     "atss_dyhead_swin_l": "dyhead/atss_swin-l-p4-w12_fpn_dyhead_ms-2x_coco.py",
     "deformable_detr_swin_t": "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
     "dino_swin_l": "dino/dino-5scale_swin-l_8xb2-12e_coco.py",
@@ -274,6 +276,7 @@ MMDET = {
 ADAMW = r"optimizer\.(type|lr|weight_decay)"  # the Swin paper's for every head
 # Patterns of what is to differ from there.
 OTHERWISE = {
+    "atss_swin_t": [ADAMW, "epochs"],
     "cascade_mask_rcnn_swin_t_1x": [
         ADAMW,
         "type",  # a mere name: both are two stages, of which the second is a cascade
@@ -394,6 +397,15 @@ def test_the_papers_schedules():
     assert (warm_up.end, decay.begin, decay.end, decay.power) == (1500, 1500, 160000, 1.0)
     assert config.train_cfg.max_iters == 160000
     assert model.backbone.layers[3].blocks[1].drop_path.rate == pytest.approx(0.3)
+
+
+def test_boxes_are_trained_in_the_images_of_instances():
+    boxes, instances = (
+        configs.load(ROOT / f"configs/{name}.py").train_dataloader.dataset.pipeline
+        for name in ("atss_swin_t", "mask_rcnn_swin_t")
+    )
+    assert instances[1].pop("with_mask")
+    assert boxes == instances
 
 
 # Fragments.

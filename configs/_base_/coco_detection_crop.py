@@ -1,0 +1,37 @@
+"""COCO 2017 boxes, trained as the instances of coco_instance.py are, without their masks."""
+
+_base_ = "coco_detection.py"
+
+_sides = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
+_resize = dict(type="RandomChoiceResize", scales=[(1333, side) for side in _sides], keep_ratio=True)
+
+_train_pipeline = [
+    dict(type="swin_dense.LoadImage"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(
+        type="RandomChoice",
+        transforms=[
+            [_resize],
+            [
+                dict(
+                    type="RandomChoiceResize",
+                    scales=[(1333, 400), (1333, 500), (1333, 600)],
+                    keep_ratio=True,
+                ),
+                dict(
+                    type="RandomCrop",
+                    crop_type="absolute_range",
+                    crop_size=(384, 600),
+                    allow_negative_crop=True,
+                ),
+                _resize,
+            ],
+        ],
+    ),
+    dict(type="PackDetInputs"),
+]
+
+train_dataloader = dict(dataset=dict(pipeline=_train_pipeline))
+
+del _sides, _resize, _train_pipeline  # what a config leaves defined becomes a key of it
