@@ -4,11 +4,12 @@ import pytest
 import torch
 from conftest import ROOT
 from mmdet.structures import DetDataSample
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 import swin_dense.openmmlab  # noqa: F401
+from swin_dense.openmmlab import config as configs
 from swin_dense.registry import MODELS, TASK_UTILS
 
 NAMES = ("DeformableDETRHead", "DINOHead")
@@ -203,7 +204,7 @@ def test_anchors_are_exact_for_any_dtype_of_the_scores():
 
 def test_proposals_of_mask_rcnn_are_exact_under_autocast():
     """Its RPN hands on boxes in float32, not in that of its scores."""
-    config = Config.fromfile(str(ROOT / "configs/mask_rcnn_swin_nano.py"))
+    config = configs.load(ROOT / "configs/mask_rcnn_swin_nano.py")
     init_default_scope("mmdet")
     model = MODELS.build(config.model).eval()
     samples = [DetDataSample(metainfo=dict(img_shape=(64, 96), scale_factor=(1.0, 1.0)))]
