@@ -272,6 +272,7 @@ MMDET = {
     "mask_rcnn_swin_s": "swin/mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco.py",
     "mask_rcnn_swin_t": "swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py",
     "mask_rcnn_swin_t_1x": "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py",
+    "retinanet_swin_t": "swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py",
 }
 ADAMW = r"optimizer\.(type|lr|weight_decay)"  # the Swin paper's for every head
 # Patterns of what is to differ from there.
@@ -284,6 +285,7 @@ OTHERWISE = {
         r"roi_head\.bbox_head\.\d\.(reg_class_agnostic|reg_decoded_bbox|loss_bbox\.\w+)",
     ],
     "faster_rcnn_swin_t": [ADAMW],
+    "retinanet_swin_t": [ADAMW],
 }
 # What only one of the two states has there the value it has by itself.
 BY_ITSELF = {"batch_first": True, "num_levels": 4, "num_feature_levels": 4}
