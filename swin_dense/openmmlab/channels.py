@@ -15,7 +15,7 @@ from torch import nn
 from swin_dense.errors import InputError
 
 HEADS = ("panoptic_head", "decode_head", "auxiliary_head")  # take the maps where no neck does
-STRIDES = ("featmap_strides", "strides")
+STRIDES = ("featmap_strides", "strides", "point_strides")
 PROBE = 128  # side of the image, in pixels, that shows what is not announced
 
 

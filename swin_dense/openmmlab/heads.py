@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models import DeformableDETRHead, DINOHead, Mask2FormerHead
+from mmdet.models import DeformableDETRHead, DINOHead, Mask2FormerHead, RepPointsHead
 from mmdet.models.task_modules import AnchorGenerator
 from mmseg.models.decode_heads import Mask2FormerHead as LabelMapMask2FormerHead
 from torch import Tensor
@@ -50,6 +50,24 @@ class ExactMask2FormerHead(_LossesInFloat32, Mask2FormerHead):
 @MODELS.register_module()
 class ExactLabelMapMask2FormerHead(_LossesInFloat32, LabelMapMask2FormerHead):
     """mmseg's head of Mask2Former, matched and judged in float32 under any autocast."""
+
+
+@MODELS.register_module()
+class ExactRepPointsHead(RepPointsHead):
+    """mmdet's head of RepPoints, its boxes in float32 at least under any autocast.
+
+    Its places have the dtype of the scores; see `ExactAnchorGenerator` what becomes of them.
+    """
+
+    def points2bbox(self, pts: Tensor, y_first: bool = True) -> Tensor:
+        return super().points2bbox(_exact(pts), y_first)
+
+    def predict_by_feat(self, cls_scores: Sequence[Tensor], *rest: Any, **named: Any) -> Any:
+        return super().predict_by_feat([_exact(s) for s in cls_scores], *rest, **named)
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @TASK_UTILS.register_module()

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import swin_dense.openmmlab  # noqa: F401
+from swin_dense.openmmlab import channels
 from swin_dense.openmmlab import config as configs
 from swin_dense.registry import DATASETS, METRICS
 
@@ -129,7 +130,7 @@ def test_strides_are_those_the_backbone_announces(loaded):
     config, model = loaded
     announced = list(model.backbone.out_strides)
     for node in nodes(config.model):
-        for key in node.keys() & {"featmap_strides", "strides"}:
+        for key in node.keys() & set(channels.STRIDES):
             assert list(node[key])[: len(announced)] == announced
 
 
@@ -272,6 +273,7 @@ MMDET = {
     "mask_rcnn_swin_s": "swin/mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco.py",
     "mask_rcnn_swin_t": "swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py",
     "mask_rcnn_swin_t_1x": "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py",
+    "reppoints_swin_t": "reppoints/reppoints-moment_r50_fpn-gn_head-gn_2x_coco.py",
     "retinanet_swin_t": "swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py",
 }
 ADAMW = r"optimizer\.(type|lr|weight_decay)"  # the Swin paper's for every head
@@ -285,6 +287,7 @@ OTHERWISE = {
         r"roi_head\.bbox_head\.\d\.(reg_class_agnostic|reg_decoded_bbox|loss_bbox\.\w+)",
     ],
     "faster_rcnn_swin_t": [ADAMW],
+    "reppoints_swin_t": [ADAMW, "epochs"],
     "retinanet_swin_t": [ADAMW],
 }
 # What only one of the two states has there the value it has by itself.

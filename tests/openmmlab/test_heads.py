@@ -188,6 +188,60 @@ def test_gradients_of_masks_come_back_in_their_dtype(masked):
         assert tensor.grad.any()
 
 
+# RepPoints.
+
+
+@pytest.fixture
+def pointed():
+    """Our head, mmdet's, and where an object lies far to the right: score map and points there."""
+    init_default_scope("mmdet")
+    arguments = dict(num_classes=3, in_channels=8, feat_channels=8, point_feat_channels=8)
+    arguments |= dict(point_strides=[4], train_cfg=None)
+    ours = MODELS.build(ConfigDict(type="swin_dense.ExactRepPointsHead", **arguments))
+    theirs = MODELS.build(ConfigDict(type="mmdet.RepPointsHead", **arguments))
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for head in (ours, theirs):
+            head.moment_transfer.copy_(torch.tensor([0.3, 0.5]))
+    scores = torch.full((1, 3, 2, 335), -9.0)
+    scores[0, 2, 1, 333] = 4.0  # exact in bfloat16
+    points = torch.randn(1, 18, 2, 335).bfloat16().float()
+    return ours, theirs, scores, points
+
+
+def box_of(head, scores, points):
+    found = head.predict_by_feat(
+        [scores],
+        [head.points2bbox(points)],
+        batch_img_metas=[dict(img_shape=(8, 1340))],
+        cfg=ConfigDict(score_thr=0.5, nms_pre=10),
+        with_nms=False,
+    )[0]
+    assert found.labels.tolist() == [2]
+    return found.bboxes[0]
+
+
+def test_boxes_of_points_in_float32_are_mmdet_s(pointed):
+    ours, theirs, scores, points = pointed
+    assert torch.equal(box_of(ours, scores, points), box_of(theirs, scores, points))
+
+
+def test_boxes_of_points_stay_exact(pointed):
+    """By hand: the mean of the points, and half of the sides is their spread times e^transfer."""
+    ours, theirs, scores, points = pointed
+    y, x = points[0, :, 1, 333].double().view(9, 2).T
+    sides = [x.std() * torch.tensor(0.3).exp(), y.std() * torch.tensor(0.5).exp()]
+    centre = torch.stack([x.mean(), y.mean()]) * 4 + torch.tensor([333 * 4, 4])
+    half = torch.stack(sides) * 4
+    expected = torch.cat([centre - half, centre + half])
+    expected = expected.clamp(torch.zeros(4), torch.tensor([1340, 8, 1340, 8]))
+    found = box_of(ours, scores.bfloat16(), points.bfloat16())
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.01
+    rounded = box_of(theirs, scores.bfloat16(), points.bfloat16())
+    assert (rounded - expected).abs().max() > 1  # else there was nothing to mend
+
+
 # Anchors.
 
 
