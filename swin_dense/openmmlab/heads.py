@@ -1,10 +1,10 @@
-"""Heads of mmdet and mmseg with what mixed precision takes from them put back."""
+"""Heads of mmdet and mmseg with what mixed precision takes from them put back, and a loss."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models import DeformableDETRHead, DINOHead, Mask2FormerHead, RepPointsHead
+from mmdet.models import DeformableDETRHead, DINOHead, FocalLoss, Mask2FormerHead, RepPointsHead
 from mmdet.models.task_modules import AnchorGenerator
 from mmseg.models.decode_heads import Mask2FormerHead as LabelMapMask2FormerHead
 from torch import Tensor
@@ -68,6 +68,26 @@ class ExactRepPointsHead(RepPointsHead):
 
 def _exact(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@MODELS.register_module()
+class ExactFocalLoss(FocalLoss):
+    """mmdet's focal loss, but for a batch without objects, in which it is not divided by nothing.
+
+    Sparse R-CNN divides it by their number, its authors by 1 at least: a sum over 300 proposals
+    times ten million is no loss to learn from.
+    """
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        count = None if avg_factor is None else avg_factor.clamp(min=1.0)
+        return super().forward(pred, target, weight, count, reduction_override)
 
 
 @TASK_UTILS.register_module()

@@ -252,6 +252,7 @@ def test_detrs_learn_at_the_authors_rates(name):
         ("cascade_mask_rcnn_swin_b", 145),
         ("mask_rcnn_swin_t", 48),
         ("mask_rcnn_swin_s", 69),
+        ("sparse_rcnn_swin_t", 110),
         ("upernet_swin_t", 60),
         ("dino_swin_l", 218),  # arXiv 2203.03605, table 3
     ],
@@ -275,6 +276,9 @@ MMDET = {
     "mask_rcnn_swin_t_1x": "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py",
     "reppoints_swin_t": "reppoints/reppoints-moment_r50_fpn-gn_head-gn_2x_coco.py",
     "retinanet_swin_t": "swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py",
+    "sparse_rcnn_swin_t": (
+        "sparse_rcnn/sparse-rcnn_r50_fpn_300-proposals_crop-ms-480-800-3x_coco.py"
+    ),
 }
 ADAMW = r"optimizer\.(type|lr|weight_decay)"  # the Swin paper's for every head
 # Patterns of what is to differ from there.
@@ -289,6 +293,7 @@ OTHERWISE = {
     "faster_rcnn_swin_t": [ADAMW],
     "reppoints_swin_t": [ADAMW, "epochs"],
     "retinanet_swin_t": [ADAMW],
+    "sparse_rcnn_swin_t": [ADAMW],
 }
 # What only one of the two states has there the value it has by itself.
 BY_ITSELF = {"batch_first": True, "num_levels": 4, "num_feature_levels": 4}

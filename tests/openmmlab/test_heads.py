@@ -242,6 +242,28 @@ def test_boxes_of_points_stay_exact(pointed):
     assert (rounded - expected).abs().max() > 1  # else there was nothing to mend
 
 
+# The focal loss.
+
+
+def test_the_focal_loss_is_divided_by_one_at_least():
+    ours, theirs = (
+        MODELS.build(dict(type=name, use_sigmoid=True, loss_weight=2.0))
+        for name in ("swin_dense.ExactFocalLoss", "mmdet.FocalLoss")
+    )
+    torch.manual_seed(8)
+    scores, labels = torch.randn(7, 3), torch.tensor([3, 0, 3, 2, 3, 3, 1])
+    for count in (1.0, 2.5):
+        factor = torch.tensor(count)
+        assert torch.equal(
+            ours(scores, labels, avg_factor=factor), theirs(scores, labels, avg_factor=factor)
+        )
+    whole = theirs(scores, labels, reduction_override="sum")
+    assert torch.equal(ours(scores, labels, reduction_override="sum"), whole)
+    none = torch.tensor(0.0)
+    torch.testing.assert_close(ours(scores, labels, avg_factor=none), whole)
+    assert theirs(scores, labels, avg_factor=none) > 1e6 * whole  # else there was nothing to mend
+
+
 # Anchors.
 
 
