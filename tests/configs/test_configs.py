@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import mmdet
+import mmseg
 import pytest
 import torch
 from conftest import ROOT
@@ -254,6 +255,10 @@ def test_detrs_learn_at_the_authors_rates(name):
         ("mask_rcnn_swin_s", 69),
         ("sparse_rcnn_swin_t", 110),
         ("upernet_swin_t", 60),
+        ("upernet_swin_s", 81),
+        ("upernet_swin_b", 121),
+        ("upernet_swin_b_640", 121),
+        ("upernet_swin_l_640", 234),
         ("dino_swin_l", 218),  # arXiv 2203.03605, table 3
     ],
 )
@@ -262,15 +267,16 @@ def test_numbers_of_parameters(name, published):
     assert millions == pytest.approx(published, abs=0.5)
 
 
-# Ours -> mmdet's config of the same model, with another backbone where it has none with Swin.
-MMDET = {
-    "atss_swin_t": "atss/atss_r50_fpn_1x_coco.py",
+# Ours -> mmdet's or mmseg's config of the same model, with another backbone if there is none with
+# Swin.
+THEIRS = {
     "atss_dyhead_swin_l": "dyhead/atss_swin-l-p4-w12_fpn_dyhead_ms-2x_coco.py",
+    "atss_swin_t": "atss/atss_r50_fpn_1x_coco.py",
+    "cascade_mask_rcnn_swin_t_1x": "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py",
     "deformable_detr_swin_t": "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
     "dino_swin_l": "dino/dino-5scale_swin-l_8xb2-12e_coco.py",
     "dino_swin_t": "dino/dino-4scale_r50_8xb2-12e_coco.py",
     "faster_rcnn_swin_t": "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
-    "cascade_mask_rcnn_swin_t_1x": "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py",
     "mask_rcnn_swin_s": "swin/mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco.py",
     "mask_rcnn_swin_t": "swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py",
     "mask_rcnn_swin_t_1x": "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py",
@@ -279,11 +285,20 @@ MMDET = {
     "sparse_rcnn_swin_t": (
         "sparse_rcnn/sparse-rcnn_r50_fpn_300-proposals_crop-ms-480-800-3x_coco.py"
     ),
+    "upernet_swin_b": "swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
+    "upernet_swin_b_640": (
+        "swin/swin-base-patch4-window7-in22k-pre_upernet_8xb2-160k_ade20k-512x512.py"
+    ),
+    "upernet_swin_l_640": (
+        "swin/swin-large-patch4-window7-in22k-pre_upernet_8xb2-160k_ade20k-512x512.py"
+    ),
+    "upernet_swin_s": "swin/swin-small-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
+    "upernet_swin_t": "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
 }
 ADAMW = r"optimizer\.(type|lr|weight_decay)"  # the Swin paper's for every head
 # Patterns of what is to differ from there.
 OTHERWISE = {
-    "atss_swin_t": [ADAMW, "epochs"],
+    "atss_swin_t": [ADAMW, "length"],
     "cascade_mask_rcnn_swin_t_1x": [
         ADAMW,
         "type",  # a mere name: both are two stages, of which the second is a cascade
@@ -291,9 +306,11 @@ OTHERWISE = {
         r"roi_head\.bbox_head\.\d\.(reg_class_agnostic|reg_decoded_bbox|loss_bbox\.\w+)",
     ],
     "faster_rcnn_swin_t": [ADAMW],
-    "reppoints_swin_t": [ADAMW, "epochs"],
+    "reppoints_swin_t": [ADAMW, "length"],
     "retinanet_swin_t": [ADAMW],
     "sparse_rcnn_swin_t": [ADAMW],
+    "upernet_swin_b_640": ["data_preprocessor.size"],
+    "upernet_swin_l_640": ["data_preprocessor.size"],
 }
 # What only one of the two states has there the value it has by itself.
 BY_ITSELF = {"batch_first": True, "num_levels": 4, "num_feature_levels": 4}
@@ -312,17 +329,14 @@ def leaves(tree, path=""):
 
 
 def settings(config):
-    """What is to be compared: of model, optimizer and batch."""
+    """What is to be compared: of model, optimizer, batch and schedule."""
     optimizer = {key: config.optim_wrapper.optimizer[key] for key in ("type", "lr", "weight_decay")}
     optimizer["clip_grad"] = config.optim_wrapper.get("clip_grad") or {}
     parts = {name: part for name, part in config.model.items() if name != "backbone"}
     batch = config.train_dataloader.batch_size
-    return leaves(dict(parts, optimizer=optimizer, batch_size=batch, epochs=epochs(config)))
-
-
-def epochs(config):
-    """How many, the set seen once in each."""
-    return config.train_cfg.max_epochs * config.train_dataloader.dataset.get("times", 1)
+    times = config.train_dataloader.dataset.get("times", 1)  # the set is seen in an epoch
+    length = [config.train_cfg.get("max_epochs", 0) * times, config.train_cfg.get("max_iters", 0)]
+    return leaves(dict(parts, optimizer=optimizer, batch_size=batch, length=length))
 
 
 def only_exact(key, ours, theirs):
@@ -330,18 +344,22 @@ def only_exact(key, ours, theirs):
     return key.endswith("type") and str(ours).startswith("swin_dense.") and ours.endswith(theirs)
 
 
-@pytest.mark.parametrize("name", MMDET)
-def test_all_but_the_backbone_is_mmdet_s(name):
-    path = Path(mmdet.__path__[0]) / ".mim/configs" / MMDET[name]
+@pytest.mark.parametrize("name", THEIRS)
+def test_all_but_the_backbone_is_theirs(name):
+    ours = configs.load(ROOT / f"configs/{name}.py")
+    library = mmseg if ours.default_scope == "mmseg" else mmdet
+    path = Path(library.__path__[0]) / ".mim/configs" / THEIRS[name]
     if not path.is_file():
-        pytest.skip(f"this mmdet came without its configs ({path})")
-    ours, reference = configs.load(ROOT / f"configs/{name}.py"), Config.fromfile(str(path))
-    taken = reference.model.neck  # their neck skips a map that our backbone does not return
-    first = taken[0] if isinstance(taken, list) else taken
-    first.in_channels = first.in_channels[first.pop("start_level", 0) :]
-    mine = ours.model.neck[0] if isinstance(ours.model.neck, list) else ours.model.neck
-    assert len(mine.in_channels) == len(first.in_channels)
-    first.in_channels = mine.in_channels
+        pytest.skip(f"this {library.__name__} came without its configs ({path})")
+    reference = Config.fromfile(str(path))
+    if "neck" in reference.model:  # theirs skips a map that our backbone does not return
+        taken, mine = (
+            model.neck[0] if isinstance(model.neck, list) else model.neck
+            for model in (reference.model, ours.model)
+        )
+        taken.in_channels = taken.in_channels[taken.pop("start_level", 0) :]
+        assert len(mine.in_channels) == len(taken.in_channels)
+        taken.in_channels = mine.in_channels
     found, expected = settings(ours), settings(reference)
     pairs = {
         key: [side.get(key, BY_ITSELF.get(key.rpartition(".")[2])) for side in (found, expected)]
@@ -387,26 +405,30 @@ def test_epochs_and_drop_path_of_the_authors_configs(name, epochs, milestones, d
     config, model = by_name(name)
     optimizer = config.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
+    assert config.train_dataloader.batch_size == 2
     assert config.train_cfg.max_epochs == config.param_scheduler[-1].end == epochs
     assert config.param_scheduler[-1].milestones == milestones
     last = model.backbone.layers[3].blocks[1].drop_path
     assert last.rate == pytest.approx(drop_path)
 
 
-def test_the_papers_schedules():
-    """arXiv 2103.14030, appendices A2.2 and A2.3."""
-    config, _ = by_name("mask_rcnn_swin_t")
-    optimizer = config.optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
-    assert (config.train_cfg.max_epochs, config.train_dataloader.batch_size) == (36, 2)
-    assert config.param_scheduler[1].milestones == [27, 33]
-    config, model = by_name("upernet_swin_t")
+@pytest.mark.parametrize(
+    "name", [p.stem for p in LEAVES if re.match("upernet_swin_(v2_)?[tsbl]", p.stem)]
+)
+def test_the_recipe_of_upernets(name):
+    """arXiv 2103.14030, appendix A2.3; the drop path rate is that of the authors' configs."""
+    config, model = by_name(name)
     optimizer = config.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 6e-5, 0.01)
     warm_up, decay = config.param_scheduler
     assert (warm_up.end, decay.begin, decay.end, decay.power) == (1500, 1500, 160000, 1.0)
     assert config.train_cfg.max_iters == 160000
     assert model.backbone.layers[3].blocks[1].drop_path.rate == pytest.approx(0.3)
+    side = 640 if name.endswith("_640") else 512
+    assert config.model.data_preprocessor.size == (side, side)
+    resize, crop = config.train_dataloader.dataset.pipeline[2:4]
+    assert (resize.scale, crop.crop_size) == ((4 * side, side), (side, side))
+    assert config.test_dataloader.dataset.pipeline[1].scale == (4 * side, side)
 
 
 def test_boxes_are_trained_in_the_images_of_instances():
