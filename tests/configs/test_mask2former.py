@@ -1,4 +1,4 @@
-"""Mask2Former's nine configs beside those of mmdet and mmseg, and beside the paper."""
+"""Mask2Former's configs beside those of mmdet and mmseg, and beside the paper."""
 
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from mmengine.registry import MODELS, init_default_scope
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.openmmlab import config as configs
 
-SIZES, TASKS = ("t", "b", "l"), ("", "_panoptic", "_ade20k")
+SIZES, TASKS = ("t", "s", "b", "l"), ("", "_panoptic", "_ade20k")
 ALL = [f"mask2former_swin_{size}{task}" for task in TASKS for size in SIZES]
 # Ours -> theirs: the heads, the matching and the optimizer are to be the same.
 REFERENCES = {
     "mask2former_swin_t": "mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py",
+    "mask2former_swin_s": "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py",
     "mask2former_swin_t_panoptic": "mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco-panoptic.py",
+    "mask2former_swin_s_panoptic": "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco-panoptic.py",
     "mask2former_swin_b_panoptic": (
         "mask2former_swin-b-p4-w12-384-in21k_8xb2-lsj-50e_coco-panoptic.py"
     ),
@@ -27,6 +29,7 @@ REFERENCES = {
         "mask2former_swin-l-p4-w12-384-in21k_16xb1-lsj-100e_coco-panoptic.py"
     ),
     "mask2former_swin_t_ade20k": "mask2former_swin-t_8xb2-160k_ade20k-512x512.py",
+    "mask2former_swin_s_ade20k": "mask2former_swin-s_8xb2-160k_ade20k-512x512.py",
     "mask2former_swin_b_ade20k": (
         "mask2former_swin-b-in22k-384x384-pre_8xb2-160k_ade20k-640x640.py"
     ),
@@ -154,11 +157,14 @@ def test_rates_and_decays_by_kind(name):
     ("name", "millions"),
     [
         ("mask2former_swin_t_panoptic", 47),
+        ("mask2former_swin_s_panoptic", 69),
         ("mask2former_swin_b_panoptic", 107),
         ("mask2former_swin_l_panoptic", 216),
         ("mask2former_swin_t", 47),
+        ("mask2former_swin_s", 69),
         ("mask2former_swin_l", 216),
         ("mask2former_swin_t_ade20k", 47),
+        ("mask2former_swin_s_ade20k", 69),
         ("mask2former_swin_b_ade20k", 107),
         ("mask2former_swin_l_ade20k", 215),  # 100 queries
     ],
@@ -173,6 +179,7 @@ def test_numbers_of_parameters(name, millions):
 def test_recipes(name):
     config = configs.load(ROOT / f"configs/{name}.py")
     large, ade = "_swin_l" in name, name.endswith("ade20k")
+    light = "_swin_t" in name or "_swin_s" in name
     optimizer = config.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
     assert config.optim_wrapper.clip_grad.max_norm == 0.01
@@ -180,7 +187,7 @@ def test_recipes(name):
     if ade:
         assert (schedule.type, schedule.power, schedule.end) == ("PolyLR", 0.9, 160000)
         assert config.train_cfg.max_iters == 160000
-        side = 512 if name == "mask2former_swin_t_ade20k" else 640
+        side = 512 if light else 640
         assert config.model.data_preprocessor.size == (side, side)
         steps = {step["type"]: step for step in config.train_dataloader.dataset.pipeline}
         assert steps["RandomCrop"].crop_size == (side, side)
@@ -200,7 +207,7 @@ def test_recipes(name):
     assert head.num_queries == (200 if large and not ade else 100)
     backbone = config.model.backbone
     assert backbone.drop_path_rate == 0.3
-    assert backbone.get("window_size", 7) == (7 if "_swin_t" in name else 12)
+    assert backbone.get("window_size", 7) == (7 if light else 12)
     text = (ROOT / f"configs/{name}.py").read_text()
     assert name in text
-    assert ("_22k.pth" in text) == ("_swin_t" not in name)
+    assert ("_22k.pth" in text) == (not light)
