@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
-from swin_dense.datasets import coco_panoptic, images, label_maps
+from swin_dense.datasets import coco_panoptic, images, instaboost, label_maps
 from swin_dense.errors import InputError
 from swin_dense.registry import TRANSFORMS
 
@@ -49,7 +49,7 @@ class LoadLabelMap(BaseTransform):
             results.get("img_path", path), results.get("ori_shape", raw.shape), path, raw.shape
         )
         results["gt_seg_map"] = results["label_table"].lookup(raw, path)
-        results["seg_fields"].append("gt_seg_map")
+        results.setdefault("seg_fields", []).append("gt_seg_map")  # mmdet's sets have no list
         return results
 
 
@@ -82,4 +82,61 @@ class LoadSegments(BaseTransform):
         results["gt_bboxes_labels"] = np.array(labels, np.int64)
         results["gt_ignore_flags"] = np.zeros(len(labels), bool)
         results["gt_seg_map"] = label_at[place]
+        return results
+
+
+@TRANSFORMS.register_module()
+class InstaBoost(BaseTransform):
+    """Move the objects of an image a little, and fill what they leave (arXiv 1908.07801).
+
+    Comes after the loading of boxes and masks and, if there is one, of the label map. What is
+    ignored, crowds above all, stays where it is. Boxes become the extents of masks; an object
+    that another one covers as a whole is left out.
+
+    Args:
+        prob: share of the images that are changed.
+        shift: how far at most, as a share of an object's width or height.
+        scale: the smallest and the largest factor of its size.
+        turn: degrees at most, either way.
+    """
+
+    def __init__(
+        self,
+        prob: float = 0.5,
+        shift: float = instaboost.Limits.shift,
+        scale: tuple[float, float] = instaboost.Limits.scale,
+        turn: float = instaboost.Limits.turn,
+    ):
+        if not (0 <= prob <= 1 and min(shift, turn) >= 0 and 0 < scale[0] <= scale[1]):
+            raise InputError(
+                "InstaBoost: prob is a share from 0 to 1, shift and turn are at least 0, scale is "
+                f"(smallest, largest) above 0; got {prob=}, {shift=}, {scale=}, {turn=}. The "
+                "authors' values are the defaults."
+            )
+        self.prob = prob
+        self.limits = instaboost.Limits(shift, (scale[0], scale[1]), turn)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        if np.random.uniform() >= self.prob:
+            return results
+        masks = results["gt_masks"].to_ndarray().astype(np.uint8)  # a copy; of polygons too
+        moving = np.flatnonzero(~results["gt_ignore_flags"] & masks.any((1, 2)))
+        if not len(moving):
+            return results
+        results["img"], found, labels = instaboost.boosted(
+            results["img"], masks[moving], self.limits, np.random, results.get("gt_seg_map")
+        )
+        if labels is not None:
+            results["gt_seg_map"] = labels
+        seen = found.any((1, 2))
+        masks[moving] = found
+        boxes = results["gt_bboxes"].tensor.clone()
+        for i, mask in zip(moving[seen], found[seen], strict=True):
+            boxes[i] = boxes.new_tensor(instaboost.extents(mask))
+        kept = np.ones(len(masks), bool)
+        kept[moving[~seen]] = False
+        results["gt_masks"] = BitmapMasks(masks[kept], *masks.shape[1:])
+        results["gt_bboxes"] = HorizontalBoxes(boxes[kept])
+        for key in ("gt_bboxes_labels", "gt_ignore_flags"):
+            results[key] = results[key][kept]
         return results
