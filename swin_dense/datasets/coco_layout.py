@@ -79,9 +79,10 @@ def match_classes(
 
 @dataclasses.dataclass
 class Summary:
-    """What an annotation file and its image folder hold. All fields but the first are counts."""
+    """What an annotation file and its image folder hold. All but the first two are counts."""
 
     annotation_file: str
+    files: tuple[str, ...] = ()  # of the images, relative to their folder
     images: int = 0
     kept_images: int = 0  # with an object of the classes to train on
     small_images: int = 0  # left out: the shorter side is below min_side
@@ -277,7 +278,8 @@ def _count(
         the counts, the images that are not kept by reason, and the annotations, crowds among
         them, that reach the model.
     """
-    summary = Summary(str(annotation_file), len(images), annotations=len(annotations))
+    files = tuple(image["file_name"] for image in images.values())
+    summary = Summary(str(annotation_file), files, len(images), annotations=len(annotations))
     names = {number: name for name, number in ids.items()}
     small = {i for i, image in images.items() if min(image["width"], image["height"]) < min_side}
     objects: collections.Counter = collections.Counter()

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -328,6 +328,17 @@ def check(
 ) -> Summary:
     """Pair all files; read up to `sample` label maps, evenly spaced; compare with the table."""
     pairs = pair_files(image_dir, label_dir, image_suffixes, label_suffix)
+    return check_pairs(pairs, label_dir, table, sample)
+
+
+def check_pairs(
+    pairs: Sequence[tuple[Path, Path]], label_dir: str | Path, table: LabelTable, sample: int = 50
+) -> Summary:
+    """Read up to `sample` label maps of images, evenly spaced; compare with the table.
+
+    Args:
+        label_dir: what messages call the set.
+    """
     count = min(sample, len(pairs))
     chosen = [pairs[i * len(pairs) // count] for i in range(count)]
     pixels: collections.Counter = collections.Counter()  # per raw value

@@ -53,6 +53,8 @@ PANOPTIC: list[Layout] = [
         for images in ("images/{}", "{}", "images")
     ),
 ]
+# Folders of label maps of things and stuff beside instances, one folder in them for each split.
+SEMANTIC = ("stuffthingmaps", "label_maps")
 LABEL_MAPS: list[Layout] = [
     {
         "train": Split("images/training", "annotations/training"),
@@ -67,6 +69,17 @@ LABEL_MAPS: list[Layout] = [
         "val": Split("val/images", "val/masks"),
     },
 ]
+
+
+def semantic_maps(root: str | Path, images: str, split: str) -> str:
+    """Where maps of things and stuff lie for these images, or would lie in COCO's layout.
+
+    Args:
+        images: their folder, relative to the root, as the answer is; or else maps are named for
+            `split`.
+    """
+    places = [f"{folder}/{name}" for folder in SEMANTIC for name in (Path(images).name, split)]
+    return next((place for place in places if (Path(root) / place).is_dir()), places[0])
 
 
 def find(

@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from swin_dense.datasets import coco_layout, coco_panoptic, label_maps, layouts, shapes
-from swin_dense.errors import InputError
+from swin_dense.datasets.paths import first_names
+from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab.datasets import location
 from swin_dense.registry import DATASETS
 
@@ -101,13 +102,23 @@ def set_classes(
     for dataset in datasets:
         dataset["metainfo"] = dict(dataset.get("metainfo") or {}, classes=tuple(names), **more)
     count = len(more["thing_classes"] or ()) if more else len(names)
+    apart = semantic_head(config)
     for node in walk(config["model"]):
-        if "num_classes" in node:
+        if "num_classes" in node and node is not apart:
             node["num_classes"] = len(names)
         if "num_things_classes" in node:
             node.update(num_things_classes=count, num_stuff_classes=len(names) - count)
         if "num_queries" in node and "loss_cls" in node:
             _weigh_classes(node["loss_cls"], len(names))
+
+
+def semantic_head(config: Config) -> ConfigDict | None:
+    """The head that learns label maps beside the instances, if the model has one.
+
+    Its num_classes counts the values of those maps, things and stuff, whichever objects are learnt.
+    """
+    heads = (node.get("semantic_head") for node in walk(config["model"]))
+    return next((head for head in heads if head), None)
 
 
 def _agreed_things(
@@ -236,6 +247,7 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, boo
     for dataset in _datasets(config, tuple(LOADERS)):
         dataset["data_root"] = str(root)
     if root.is_dir() and all(location(d, key).exists() for d in asked for key in keys):
+        _point_to_semantic_maps(config, root)
         return f"data: {root}", False
 
     panoptic = is_panoptic(config)
@@ -250,12 +262,22 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, boo
             if segmentation:
                 dataset["data_prefix"] = dict(img_path=place.images, seg_map_path=place.labels)
             else:
-                dataset["data_prefix"] = dict(img=place.images)
+                dataset["data_prefix"]["img"] = place.images
                 dataset["ann_file"] = place.labels
             if panoptic:
                 dataset["data_prefix"]["seg"] = place.segments
+    _point_to_semantic_maps(config, root)
     found = "; ".join(f"{split}: {p.labels} + {p.images}/" for split, p in layout.items())
     return f"data: {root} ({found})", True
+
+
+def _point_to_semantic_maps(config: Config, root: Path) -> None:
+    """Where instances are learnt beside label maps: of these too, the place in the data root."""
+    for split in () if is_segmentation(config) or is_panoptic(config) else LOADERS:
+        for dataset in _datasets(config, (split,)):
+            prefix = dataset.get("data_prefix") or {}
+            if "seg" in prefix and not location(dataset, "seg").is_dir():
+                prefix["seg"] = layouts.semantic_maps(root, prefix["img"], split)
 
 
 def _settle_instances(
@@ -282,6 +304,14 @@ def _settle_instances(
             min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
         )
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
+        if "seg" in dataset["data_prefix"]:
+            lines.append(f"{split}: {_settle_semantic_maps(config, dataset, summary.files)}")
+        elif split == "train" and semantic_head(config):
+            raise InputError(
+                "config: the model's semantic_head learns label maps of things and stuff, and the "
+                "training data has none. Use configs/_base_/coco_htc.py, or state where they are "
+                "in train_dataloader.dataset.data_prefix.seg and read them with LoadLabelMap."
+            )
     for split in ("val", "test"):
         found = config.get(f"{split}_evaluator") or []
         evaluators: list[ConfigDict] = found if isinstance(found, list) else [found]
@@ -290,6 +320,38 @@ def _settle_instances(
                 evaluator["ann_file"] = str(location(_datasets(config, (split,))[0], "ann_file"))
     set_classes(config, names)
     return lines
+
+
+def _settle_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[str, ...]) -> str:
+    """Check some of the label maps beside the instances; the model says how many values they have.
+
+    Args:
+        files: the images, relative to their folder.
+    """
+    folder = location(dataset, "seg")
+    if not folder.is_dir():
+        raise MissingInputError(
+            f"data: there is no folder {folder}. This model also learns label maps of things and "
+            "stuff, one PNG for each image. Put COCO's there (stuffthingmaps_trainval2017.zip of "
+            "github.com/nightrome/cocostuff), or use a config that needs none, such as "
+            "configs/cascade_mask_rcnn_swin_b.py."
+        )
+    pairs = [
+        (location(dataset, "img") / name, (folder / name).with_suffix(".png")) for name in files
+    ]
+    absent = [str(path.relative_to(folder)) for _, path in pairs if not path.is_file()]
+    if absent:
+        raise InputError(
+            f"{folder}: {len(absent)} of {len(files)} images have no label map: "
+            f"{first_names(absent)}. Each needs one of its own name, with the suffix .png."
+        )
+    what = str(folder)
+    if head := semantic_head(config):
+        dataset["semantic_classes"] = head["num_classes"]
+        what += f" for a semantic_head of num_classes={head['num_classes']}"
+    table = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True)).label_table
+    looked_at = label_maps.check_pairs(pairs, what, table).looked_at
+    return f"{folder}: {len(pairs)} label maps, {looked_at} of them looked at"
 
 
 def _settle_segments(

@@ -16,10 +16,28 @@ from swin_dense.registry import DATASETS
 
 @DATASETS.register_module()
 class CocoInstances(CocoDataset):
-    """A COCO-format instance set. Without metainfo.classes, the classes are the file's."""
+    """A COCO-format instance set. Without metainfo.classes, the classes are the file's.
+
+    `data_prefix.seg`, where there is one, is a folder of label maps of things and stuff, read by
+    LoadLabelMap.
+
+    Args:
+        semantic_classes: how many values these maps have, from 0; 255 is never judged.
+    """
 
     METAINFO: ClassVar[dict] = {}
     COCOAPI = NamedCOCO
+
+    def __init__(
+        self, *args: Any, semantic_classes: int = label_maps.MOST_CLASSES, **kwargs: Any
+    ) -> None:
+        names = tuple(f"value {value}" for value in range(semantic_classes))
+        self.label_table = label_maps.LabelTable(names)
+        super().__init__(*args, **kwargs)
+
+    def get_data_info(self, idx: int) -> dict:
+        found = super().get_data_info(idx)
+        return {**found, "label_table": self.label_table} if "seg" in self.data_prefix else found
 
     def load_data_list(self) -> list[dict]:
         if "classes" not in self._metainfo:

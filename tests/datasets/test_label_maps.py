@@ -14,6 +14,7 @@ from PIL import Image
 from swin_dense.datasets.label_maps import (
     LabelTable,
     check,
+    check_pairs,
     pair_files,
     read_classes_file,
     read_label_map,
@@ -313,6 +314,18 @@ def test_check_names_values_and_files(folders):
     message = r"2 of 2 label maps looked at, 9 first in b\.png.*9 \(1 pixels\)"
     with pytest.raises(InputError, match=message):
         check(images, labels, LabelTable(("a", "b")))
+
+
+def test_check_of_pairs_somebody_else_made(folders):
+    images, labels = folders(
+        {"a.jpg": [[0]], "b.jpg": [[0]]}, {"a.png": [[1]], "b.png": [[7]], "more.png": [[9]]}
+    )
+    pairs = [(images / f"{name}.jpg", labels / f"{name}.png") for name in "ab"]
+    table = LabelTable(("x", "y"))
+    assert check_pairs(pairs[:1], labels, table).shares == {"x": 0, "y": 1}
+    message = r"^a name \(2 of 2 label maps looked at, 7 first in b\.png\)"
+    with pytest.raises(InputError, match=message):
+        check_pairs(pairs, "a name", table)
 
 
 def test_binary_masks_are_recognised(folders):

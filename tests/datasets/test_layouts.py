@@ -37,6 +37,23 @@ def test_each_layout_of_label_maps_is_found(tmp_path, place):
     assert layouts.find(str(tmp_path), LABEL_MAPS) == LABEL_MAPS[place]
 
 
+@pytest.mark.parametrize(
+    ("images", "split", "there", "expected"),
+    [
+        ("train2017", "train", ["stuffthingmaps/train2017"], "stuffthingmaps/train2017"),
+        ("images/train", "train", ["label_maps/train"], "label_maps/train"),
+        ("images", "val", ["label_maps/train", "label_maps/val"], "label_maps/val"),
+        ("train2017", "train", ["stuffthingmaps/train"], "stuffthingmaps/train"),
+        ("a", "train", ["label_maps/a", "stuffthingmaps/a"], "stuffthingmaps/a"),
+        ("train2017", "train", [], "stuffthingmaps/train2017"),  # where they would lie
+    ],
+)
+def test_label_maps_beside_instances_are_found(tmp_path, images, split, there, expected):
+    for folder in there:
+        (tmp_path / folder).mkdir(parents=True)
+    assert layouts.semantic_maps(tmp_path, images, split) == expected
+
+
 def test_names_are_those_of_the_originals():
     """By hand: COCO 2017 as cocodataset.org packs it, ADE20K as its authors do, Roboflow."""
     assert INSTANCES[0]["train"] == Split("train2017", "annotations/instances_train2017.json")

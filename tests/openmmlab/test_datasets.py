@@ -1,6 +1,7 @@
 """Labels by name, pairs by name, and raw label values through one table."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_without_names_the_file_s_are_taken(annotations):
 def test_a_name_the_file_lacks(annotations):
     with pytest.raises(InputError, match=r"'Dog' .* Did you mean 'dog'"):
         instances(annotations, metainfo=dict(classes=("cat", "Dog")))
+
+
+def test_label_maps_beside_instances_carry_their_table(annotations):
+    prefix = dict(img="x", seg="maps")
+    dataset = CocoInstances(
+        ann_file=str(annotations), data_prefix=prefix, pipeline=[], semantic_classes=183
+    )
+    found = dataset[0]
+    assert found["seg_map_path"] == os.path.join("maps", "31.png")
+    assert found["label_table"].lookup(np.array([[0, 182, 255]])).tolist() == [[0, 182, IGNORE]]
+    with pytest.raises(InputError, match=r"183 \(1 pixels\)"):
+        found["label_table"].lookup(np.array([[0, 183]]))
+    whole = CocoInstances(ann_file=str(annotations), data_prefix=prefix, pipeline=[])
+    assert whole[0]["label_table"].lookup(np.array([[254]])).tolist() == [[254]]
+    assert "label_table" not in instances(annotations)[0]
 
 
 def test_reading_says_nothing(annotations, capsys):
