@@ -25,6 +25,8 @@ warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
 # mmdet and mmcv warn of what their own ATSSHead, DyHead and transformers do.
 for theirs in ("DeprecationWarning: `num_anchors`", "In MMCV v1.4.4", "torch.meshgrid: in an"):
     warnings.filterwarnings("ignore", message=theirs)
+# mmdet's mask heads copy a tensor (of HTC) as they would copy an array.
+warnings.filterwarnings("ignore", message="To copy construct from a tensor", module=r"mmdet\.")
 
 # What registers itself, or takes the place of something in mmengine, does so now.
 for module in (

@@ -114,10 +114,14 @@ def _given(registry: Registry, part: dict[str, Any], taken: list[int]) -> list[i
 
 
 def _require_strides(model: dict[str, Any], strides: list[int]) -> None:
-    """Anchors and RoIs are laid out by strides a config states: those of the maps come first."""
+    """Anchors and RoIs are laid out by strides a config states: those of the maps come first.
+
+    One stride alone is that of any of them, into which a head has joined all.
+    """
     for key, stated in _stated_strides(model):
         expected = list(stated)[: len(strides)]
-        if strides and expected != strides[: len(expected)]:
+        alone = len(stated) == 1 and stated[0] in strides
+        if strides and not alone and expected != strides[: len(expected)]:
             raise InputError(
                 f"config: the backbone's maps have strides {strides}, {key} in the config starts "
                 f"with {expected}. Change patch_size or out_indices of the backbone, or {key}."

@@ -111,6 +111,12 @@ def test_what_is_stated_and_agrees_stays():
     assert filled(backbone=NANO, neck=neck, rpn_head=heads).neck == neck
 
 
+def test_one_stride_alone_is_that_of_maps_joined_into_one():
+    assert filled(backbone=NANO, neck=FPN, roi_head=dict(featmap_strides=[8]))
+    with pytest.raises(InputError, match=r"strides \[4, 8, 16, 32\].*\[64\]"):
+        filled(backbone=NANO, neck=FPN, roi_head=dict(featmap_strides=[64]))
+
+
 def test_a_model_without_a_backbone_is_left_alone():
     assert filled(neck=FPN).neck == FPN
 

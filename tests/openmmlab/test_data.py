@@ -10,6 +10,7 @@ import torch
 from conftest import CONFIGS, ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.datasets import shapes
@@ -228,6 +229,89 @@ def test_heads_in_a_list_are_sized_too(small_shapes):
     config.model.auxiliary_head = [config.model.auxiliary_head, config.model.auxiliary_head]
     data.settle(config, data_root=str(small_shapes.root))
     assert [head.num_classes for head in config.model.auxiliary_head] == [7, 7]
+
+
+# Label maps of things and stuff beside instances.
+
+
+def htc():
+    return configs.load(ROOT / "configs/htc_swin_b.py")
+
+
+def test_the_semantic_head_counts_label_maps_not_objects(small_shapes):
+    config = htc()
+    lines = data.settle(config, data_root=str(small_shapes.root))
+    assert heads(config) == {"roi_head.semantic_head": 183}
+    boxes, masks = config.model.roi_head.bbox_head, config.model.roi_head.mask_head
+    assert {head.num_classes for head in (*boxes, *masks)} == {6}
+    train = config.train_dataloader.dataset
+    assert train.semantic_classes == 183
+    assert train.data_prefix.seg == "label_maps/train"
+    assert any("label_maps/train: 9 label maps, 9 of them looked at" in line for line in lines)
+    assert not [line for line in lines if "label_maps/val" in line]  # nothing there is asked for
+    item = built(config, "train")[0]
+    assert len(item["label_table"].classes) == 183
+
+
+def test_label_maps_beside_instances_in_coco_s_layout(copied):
+    (copied / "label_maps").rename(copied / "stuffthingmaps")
+    for split in ("train", "val"):
+        (copied / f"images/{split}").rename(copied / f"{split}2017")
+        (copied / f"stuffthingmaps/{split}").rename(copied / f"stuffthingmaps/{split}2017")
+        old = copied / f"annotations/instances_{split}.json"
+        old.rename(copied / f"annotations/instances_{split}2017.json")
+    config = htc()
+    data.settle(config, data_root=str(copied))
+    assert config.train_dataloader.dataset.data_prefix.seg == "stuffthingmaps/train2017"
+    (copied / "stuffthingmaps").rename(copied / "label_maps")  # under COCO's names, ours
+    config = htc()
+    data.settle(config, data_root=str(copied))
+    assert config.train_dataloader.dataset.data_prefix.seg == "label_maps/train2017"
+
+
+def test_a_test_needs_no_label_maps_beside_instances(copied):
+    shutil.rmtree(copied / "label_maps")
+    data.settle(htc(), ("test",), data_root=str(copied))
+    text = r"no folder .*stuffthingmaps/train\. .* Put COCO's there .*/cascade_mask_rcnn"
+    with pytest.raises(MissingInputError, match=text):
+        data.settle(htc(), data_root=str(copied))
+
+
+def test_an_image_without_a_label_map_is_named(copied):
+    (copied / "label_maps/train/000002.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 9 images have no label map: 000002\.png\."):
+        data.settle(htc(), data_root=str(copied))
+    settled("detection", copied)  # which needs none
+
+
+def test_a_label_map_with_more_values_than_the_head(copied):
+    path = copied / "label_maps/train/000003.png"
+    labels = np.array(Image.open(path))
+    labels[4, 5:7] = 183
+    Image.fromarray(labels).save(path)
+    text = r"label_maps/train for a semantic_head of num_classes=183 .*183 first in 000003\.png"
+    with pytest.raises(InputError, match=text + r".* 183 \(2 pixels\)"):
+        data.settle(htc(), data_root=str(copied))
+    config = htc()
+    config.model.roi_head.semantic_head.num_classes = 184
+    data.settle(config, data_root=str(copied))
+    assert config.train_dataloader.dataset.semantic_classes == 184
+
+
+def test_a_semantic_head_without_label_maps(small_shapes):
+    config = htc()
+    del config.train_dataloader.dataset.data_prefix["seg"]
+    with pytest.raises(InputError, match=r"the training data has none\. Use .*coco_htc\.py"):
+        data.settle(config, data_root=str(small_shapes.root))
+
+
+def test_label_maps_without_a_semantic_head(small_shapes):
+    """The loader takes any value, and nothing else is asked of them."""
+    config = load("detection")
+    config.train_dataloader.dataset.data_prefix.seg = "label_maps/train"
+    data.settle(config, data_root=str(small_shapes.root))
+    assert "semantic_classes" not in config.train_dataloader.dataset
+    assert heads(config) == {"roi_head.bbox_head": 6, "roi_head.mask_head": 6}
 
 
 # The evaluators.

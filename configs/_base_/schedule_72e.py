@@ -1,0 +1,10 @@
+"""72 epochs, a tenth of the rate after 63 and 69 ("6x"; arXiv 2103.14030, appendix A2.2)."""
+
+_base_ = "schedule_36e.py"
+
+train_cfg = dict(max_epochs=72)
+
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type="MultiStepLR", by_epoch=True, begin=0, end=72, milestones=[63, 69], gamma=0.1),
+]
