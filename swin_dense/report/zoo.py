@@ -145,4 +145,4 @@ def _plain(number: float | None) -> str:
 
 
 def _results(results: Mapping[str, float]) -> str:
-    return ", ".join(f"{value:.1f} {name}" for name, value in results.items()) or "-"
+    return ", ".join(f"{round(value, 2)} {name}" for name, value in results.items()) or "-"
