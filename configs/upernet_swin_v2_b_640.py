@@ -3,7 +3,8 @@
 Run       torchrun --nproc-per-node 8 tools/train.py configs/upernet_swin_v2_b_640.py \
               --launcher pytorch --amp bf16 \
               --pretrained swinv2_base_patch4_window12to16_192to256_22kto1k_ft.pth
-          (those ImageNet-22K weights, tuned on 1K: github.com/SwinTransformer/storage, release v2.0.0)
+          (those ImageNet-22K weights, tuned on ImageNet-1K: github.com/SwinTransformer/storage,
+          release v2.0.0)
 Authors   none: they published no such model; the recipe is that of Swin V1
 Ours      not measured yet
 """
