@@ -400,10 +400,16 @@ def test_detr_and_dyhead_schedules():
         ("mask_rcnn_swin_t", 36, [27, 33], 0.2),
         ("mask_rcnn_swin_t_1x", 12, [8, 11], 0.1),
         ("mask_rcnn_swin_s", 36, [27, 33], 0.2),
+        ("mask_rcnn_swin_s_1x", 12, [8, 11], 0.2),
+        ("atss_swin_t", 36, [27, 33], 0.2),
+        ("reppoints_swin_t", 36, [27, 33], 0.2),
+        ("sparse_rcnn_swin_t", 36, [27, 33], 0.2),
+        ("faster_rcnn_swin_t", 12, [8, 11], 0.2),
+        ("retinanet_swin_t", 12, [8, 11], 0.2),
     ],
 )
-def test_epochs_and_drop_path_of_the_authors_configs(name, epochs, milestones, drop_path):
-    """Those of their repository; the paper says 0.2 for all (appendix A2.2)."""
+def test_the_recipe_of_detectors(name, epochs, milestones, drop_path):
+    """arXiv 2103.14030, appendix A2.2; the authors' configs have other drop path rates than 0.2."""
     config, model = by_name(name)
     optimizer = config.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
