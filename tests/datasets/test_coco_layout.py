@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import time
 
 import pytest
 
@@ -447,7 +446,16 @@ def test_folders_in_file_names(place):
     assert check(path, place.images).images == 2
 
 
-def test_one_scan_for_many_images(place):
+def counted(function, calls):
+    def call(*arguments, **options):
+        calls.append(arguments)
+        return function(*arguments, **options)
+
+    return call
+
+
+def test_one_scan_for_many_images(place, monkeypatch):
+    """No call for each file: on a network drive that takes minutes."""
     names = [f"{i:06d}.jpg" for i in range(20000)]
     for name in names[:10]:
         (place.images / name).touch()
@@ -459,10 +467,11 @@ def test_one_scan_for_many_images(place):
         "categories": GOOD["categories"],
     }
     path = place(content)
-    start = time.perf_counter()
+    asked = []
+    monkeypatch.setattr(os, "stat", counted(os.stat, asked))  # pathlib and os.path go through it
     with pytest.raises(InputError, match="19990 of 20000 images are not in"):
         check(path, place.images)
-    assert time.perf_counter() - start < 10  # 0.6 s when quiet; a call per file takes longer
+    assert len(asked) < 100
 
 
 @pytest.mark.parametrize(
@@ -475,9 +484,7 @@ def test_one_scan_for_many_images(place):
 )
 def test_real_sets(real_data, folder, file, images, expected):
     root = real_data(folder)
-    start = time.perf_counter()
     summary = check(root / file, root / images, need_masks=True)
-    assert time.perf_counter() - start < 2
     assert (summary.images, summary.annotations, len(summary.objects)) == expected
     assert sum(summary.objects.values()) + summary.crowds == expected[1]
     assert not any(summary.dropped.values())

@@ -3,7 +3,6 @@
 import io
 import pickle
 import struct
-import time
 import zlib
 
 import cv2
@@ -114,15 +113,6 @@ def test_lookup(table, raw, expected):
     out = table.lookup(np.array([raw], np.int32))
     assert out.dtype == np.uint8
     assert out.tolist() == [expected]
-
-
-def test_lookup_is_quick():
-    table = LabelTable(tuple(map(str, range(150))), first_value=1, ignore=(0,))
-    raw = np.random.default_rng(0).integers(0, 151, (512, 683), np.int32)
-    start = time.perf_counter()
-    for _ in range(10):
-        table.lookup(raw)
-    assert time.perf_counter() - start < 1  # 0.02 s when quiet; a loop over classes takes 0.3 s
 
 
 def test_table_survives_a_worker_process():
@@ -367,9 +357,7 @@ def test_real_street_scenes(real_data):
         "b",
     )
     folders = root / "images" / "train", root / "annotations" / "train"
-    start = time.perf_counter()
     summary = check(*folders, LabelTable(names, ignore=(11,)))
-    assert time.perf_counter() - start < 5
     assert (summary.pairs, summary.looked_at, summary.never) == (367, 50, [])
     assert sum(summary.shares.values()) + summary.ignored == pytest.approx(1)
     with pytest.raises(InputError, match=r"not in the table: 11 "):
