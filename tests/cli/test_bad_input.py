@@ -371,7 +371,7 @@ def test_places_and_settings_that_cannot_be(capsys, tmp_path, small_shapes, opti
     [
         ("train_dataloader.batch_size=0", "is a whole number from 1, not 0"),
         ("train_dataloader.batch_size=two", "not 'two'"),
-        ("model.backbone.embed_dim=48", "gives maps of [48, 96, 192, 384] channels"),
+        ("model.auxiliary_head.in_channels=48", "is given maps of 96 channels"),
         ("optim_wrapper.optimizer.type=Adamm", "Adamm"),
     ],
 )

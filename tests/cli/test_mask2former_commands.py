@@ -40,7 +40,9 @@ def smaller(task):
 
 
 def arguments(task, root, work, *more):
-    command = [config_of(task), "--data-root", str(root), "--work-dir", str(work), *more, *SMALL]
+    """In few iterations of small batches the whole rate teaches more than a share of it."""
+    command = [config_of(task), "--data-root", str(root), "--work-dir", str(work), "--no-scale-lr"]
+    command += [*more, *SMALL]
     return [*command, *smaller(task)]
 
 
