@@ -4,6 +4,7 @@ A config leaves `in_channels` open; here it is filled in from the backbone's `ou
 those of the part before where a neck has several. What a config states itself must agree.
 """
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from swin_dense.errors import InputError
 
-HEADS = ("panoptic_head", "decode_head", "auxiliary_head")  # take the maps where no neck does
+HEADS = ("panoptic_head", "decode_head", "auxiliary_head")  # take the maps of a neck, if any
 STRIDES = ("featmap_strides", "strides", "point_strides")
 PROBE = 128  # side of the image, in pixels, that shows what is not announced
 
@@ -26,19 +27,27 @@ def fill(config: Config) -> None:
         InputError: stated channels or strides are not those of the maps.
     """
     model = config.model
-    if not model.get("backbone"):
+    backbone = model.get("backbone")
+    if backbone is None:
         return
+    if not (isinstance(backbone, dict) and "type" in backbone):
+        raise InputError(
+            f"config: model.backbone says what to build by its type, this does not: {backbone!r}. "
+            'Fill it in, as in model = dict(backbone=dict(type="swin_dense.Swin")).'
+        )
     with MODELS.switch_scope_and_registry(config.default_scope) as registry:
-        channels, strides = announced(registry, model.backbone)
+        channels, strides = announced(registry, backbone)
         _require_strides(model, strides)
-        neck = list(parts(model, "neck"))
-        for place, part in neck:
-            _settle(place, part, channels)
-            if part is not neck[-1][1]:
-                channels = _given(registry, part, channels)
-    for name in () if neck else HEADS:
-        for place, head in parts(model, name):
-            _settle(place, head, channels)
+        heads = [(place, head) for name in HEADS for place, head in parts(model, name)]
+        takers = [*parts(model, "neck"), *heads]
+        behind = len(takers) - len(heads)
+        for i, (place, part) in enumerate(takers):
+            _settle(place, part, channels, registry.get(part["type"]))
+            if i < behind and i + 1 < len(takers):
+                given = _given(registry, part, channels)
+                if given is None:  # it does not say what it passes on
+                    return
+                channels = given
 
 
 def announced(registry: Registry, backbone: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -51,7 +60,7 @@ def announced(registry: Registry, backbone: dict[str, Any]) -> tuple[list[int], 
         module = registry.build(bare)
         if hasattr(module, "out_channels"):
             return list(module.out_channels), list(getattr(module, "out_strides", ()))
-        return _shown(module)
+        return _shown(module, bare.get("in_channels", 3))
 
 
 def building_place(registry: Registry, backbone: dict[str, Any]) -> torch.device:
@@ -63,10 +72,10 @@ def building_place(registry: Registry, backbone: dict[str, Any]) -> torch.device
     return torch.device("meta" if announces else "cpu")
 
 
-def _shown(module: nn.Module) -> tuple[list[int], list[int]]:
+def _shown(module: nn.Module, colours: int) -> tuple[list[int], list[int]]:
     module.eval()  # mmdet's return None here
     with torch.no_grad():
-        maps = module(torch.zeros(1, 3, PROBE, PROBE))
+        maps = module(torch.zeros(1, colours, PROBE, PROBE))
     return [m.shape[1] for m in maps], [PROBE // m.shape[-1] for m in maps]
 
 
@@ -79,38 +88,61 @@ def parts(model: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any
         yield name, found
 
 
-def _settle(place: str, part: dict[str, Any], channels: list[int]) -> None:
+def _settle(place: str, part: dict[str, Any], channels: list[int], kind: Any) -> None:
     """Fill in or check what one part expects: every map, some of them, or one."""
-    index = part.get("in_index")
+    index = part.get("in_index", _default(kind, "in_index"))
+    taken = index if isinstance(index, list | tuple) else [index]
     if index is None:
         wanted: list[int] | int = channels
-    else:
-        taken = index if isinstance(index, list | tuple) else [index]
-        if not all(-len(channels) <= i < len(channels) for i in taken):
-            raise InputError(
-                f"config: model.{place}.in_index={index} counts maps from 0, the backbone returns "
-                f"{len(channels)}. Take a smaller index or return more maps (out_indices)."
-            )
+    elif all(isinstance(i, int) and -len(channels) <= i < len(channels) for i in taken):
         several = [channels[i] for i in taken]
         wanted = several if isinstance(index, list | tuple) else several[0]
-    stated = part.setdefault("in_channels", wanted)
+    else:
+        raise InputError(
+            f"config: model.{place}.in_index={index!r} counts maps from 0, there are "
+            f"{len(channels)}. Take smaller whole numbers, or return more maps (out_indices)."
+        )
+    inner = any("in_channels" in value for value in part.values() if isinstance(value, dict))
+    if not (inner or "in_channels" in part) and _default(kind, "in_channels") is not None:
+        part["in_channels"] = wanted
+    stated = part.get("in_channels")
     if isinstance(stated, list | tuple):
         stated = list(stated)
+        if stated[::-1] == wanted:  # YOLO's necks count from the coarsest map
+            return
     elif index is None:
         return  # a part of another kind, such as a transformer's own width
-    if stated != wanted:
+    if stated not in (None, wanted):
         raise InputError(
             f"config: model.{place} is given maps of {wanted} channels, model.{place}.in_channels "
             f"expects {stated}. Leave it out, it follows from the backbone."
         )
 
 
-def _given(registry: Registry, part: dict[str, Any], taken: list[int]) -> list[int]:
-    """Channels of the maps that a part of a neck passes on; one number is that of each map."""
+def _default(kind: Any, name: str) -> Any:
+    """What an argument is by itself in a class or the parents it passes the rest on to.
+
+    None if there is no such argument, inspect.Parameter.empty if it must be given.
+    """
+    for parent in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        if "__init__" not in vars(parent):
+            continue
+        parameters = inspect.signature(vars(parent)["__init__"]).parameters
+        if name in parameters:
+            return parameters[name].default
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return None
+
+
+def _given(registry: Registry, part: dict[str, Any], taken: list[int]) -> list[int] | None:
+    """Channels of the maps that a neck passes on; one number is that of each of its outputs."""
     with torch.device("meta"):
         module = registry.build(part)
-    given = getattr(module, "out_channels", taken)
-    return list(given) if isinstance(given, list | tuple) else [given] * len(taken)
+    given = getattr(module, "out_channels", None)
+    if isinstance(given, int):
+        return [given] * getattr(module, "num_outs", len(taken))
+    return None if given is None else list(given)
 
 
 def _require_strides(model: dict[str, Any], strides: list[int]) -> None:
@@ -121,7 +153,8 @@ def _require_strides(model: dict[str, Any], strides: list[int]) -> None:
     for key, stated in _stated_strides(model):
         expected = list(stated)[: len(strides)]
         alone = len(stated) == 1 and stated[0] in strides
-        if strides and not alone and expected != strides[: len(expected)]:
+        reverse = list(stated) == strides[::-1]  # as YOLO's heads have it
+        if strides and not (alone or reverse) and expected != strides[: len(expected)]:
             raise InputError(
                 f"config: the backbone's maps have strides {strides}, {key} in the config starts "
                 f"with {expected}. Change patch_size or out_indices of the backbone, or {key}."

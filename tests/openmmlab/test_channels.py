@@ -54,7 +54,7 @@ def test_parts_of_a_neck_feed_each_other():
     other = dict(type="FPN", out_channels=24, num_outs=3)
     neck = filled(backbone=NANO, neck=[FPN, other]).neck
     assert neck[0].in_channels == [8, 16, 32, 64]
-    assert neck[1].in_channels == [16] * 4
+    assert neck[1].in_channels == [16] * 5
 
 
 def test_a_part_of_a_neck_may_announce_maps():
@@ -80,14 +80,70 @@ def test_segmentation_heads_take_all_maps_or_some_or_one():
     )
     assert model.decode_head.in_channels == [8, 32, 64]
     assert [head.in_channels for head in model.auxiliary_head] == [32, 64]
-    with pytest.raises(InputError, match=r"auxiliary_head.in_index=4 .* returns 4\. Take"):
-        filled("mmseg", backbone=NANO, auxiliary_head=dict(type="FCNHead", in_index=4))
+    for wrong in (4, "2"):
+        with pytest.raises(InputError, match=rf"auxiliary_head.in_index={wrong!r} .* are 4\. Take"):
+            filled("mmseg", backbone=NANO, auxiliary_head=dict(type="FCNHead", in_index=wrong))
 
 
-def test_heads_behind_a_neck_are_the_config_s_affair():
+def test_heads_of_detectors_behind_a_neck_are_the_config_s_affair():
     head = dict(type="ATSSHead", in_channels=16)
     assert filled(backbone=NANO, neck=FPN, bbox_head=head).bbox_head == head
-    assert "in_channels" not in filled(backbone=NANO, neck=FPN, decode_head={}).decode_head
+
+
+def test_segmentation_heads_behind_a_neck_take_its_maps():
+    heads = dict(
+        decode_head=dict(type="UPerHead", in_index=[0, 4]),
+        auxiliary_head=dict(type="FCNHead", in_index=2),
+    )
+    model = filled("mmseg", backbone=NANO, neck=FPN, **heads)
+    assert model.decode_head.in_channels == [16, 16]
+    assert model.auxiliary_head.in_channels == 16
+
+
+def test_a_neck_that_does_not_say_what_it_passes_on_is_not_guessed():
+    @OURS.register_module(name="Silent", force=True)
+    class Silent(torch.nn.Module):
+        def __init__(self, in_channels):
+            super().__init__()
+
+    try:
+        neck, head = dict(type="swin_dense.Silent"), dict(type="FCNHead", in_channels=99)
+        model = filled("mmseg", backbone=NANO, neck=neck, decode_head=head)
+        assert model.neck.in_channels == [8, 16, 32, 64]
+        assert model.decode_head.in_channels == 99
+    finally:
+        del OURS.module_dict["Silent"]
+
+
+def test_a_head_takes_the_last_map_by_itself():
+    """mmseg's in_index is -1 where it is not stated."""
+    assert filled("mmseg", backbone=NANO, decode_head=dict(type="FCNHead")).decode_head == dict(
+        type="FCNHead", in_channels=64
+    )
+
+
+def test_a_head_whose_own_part_takes_the_maps_is_left_alone():
+    """K-Net."""
+    head = dict(type="IterativeDecodeHead", kernel_generate_head=dict(in_channels=[8, 16, 32, 64]))
+    assert filled("mmseg", backbone=NANO, decode_head=head).decode_head == head
+
+
+def test_yolo_counts_from_the_coarsest_map():
+    coarse = dict(NANO, out_indices=(1, 2, 3))
+    neck = dict(type="YOLOV3Neck", in_channels=[64, 32, 16], out_channels=[9, 9, 9], num_scales=3)
+    head = dict(featmap_strides=[32, 16, 8])
+    assert filled(backbone=coarse, neck=neck, bbox_head=head).neck == neck
+
+
+@pytest.mark.parametrize("backbone", ["mmdet.ResNet", dict(depth=50), 7])
+def test_a_backbone_has_a_type(backbone):
+    with pytest.raises(InputError, match=r"model\.backbone says what to build by its type"):
+        filled(backbone=backbone, neck=FPN)
+
+
+def test_a_grey_backbone_is_shown_a_grey_image():
+    grey = dict(type="ResNet", depth=18, in_channels=1)
+    assert filled(backbone=grey, neck=FPN).neck.in_channels == [64, 128, 256, 512]
 
 
 @pytest.mark.parametrize(
@@ -95,8 +151,14 @@ def test_heads_behind_a_neck_are_the_config_s_affair():
     [
         (dict(neck=dict(FPN, in_channels=[8, 16, 32])), r"model\.neck is given .*expects \[8, 16"),
         (dict(neck=[dict(FPN, in_channels=[9, 16, 32, 64])]), r"model\.neck\.0 is given"),
-        (dict(panoptic_head=dict(in_channels=[1, 2, 3, 4])), r"model\.panoptic_head is given"),
-        (dict(auxiliary_head=dict(in_index=1, in_channels=8)), r"of 16 channels.*expects 8"),
+        (
+            dict(panoptic_head=dict(type="Mask2FormerHead", in_channels=[1, 2, 3, 4])),
+            r"model\.panoptic_head is given",
+        ),
+        (
+            dict(auxiliary_head=dict(type="mmseg.FCNHead", in_index=1, in_channels=8)),
+            r"of 16 channels.*expects 8",
+        ),
         (dict(rpn_head=dict(strides=[8, 16, 32])), r"strides \[4, 8, 16, 32\].*\[8, 16, 32\]"),
     ],
 )
