@@ -1,7 +1,7 @@
 """AdamW of the DETRs: the backbone at a tenth of the rate, gradients of norm 0.1 at most.
 
-As in adamw.py, what the backbone exempts does not decay; the DETRs' authors decay it like the rest,
-by 1e-4. The rate is that of batches of 16; it follows the batch of a run.
+As in adamw.py, norms, biases and tables of the backbone do not decay; the DETRs' authors decay them
+like the rest, by 1e-4. The rate is that of batches of 16; it follows the batch of a run.
 """
 
 optim_wrapper = dict(

@@ -20,7 +20,6 @@ from swin_dense.openmmlab.complexity import Complexity, Part
 from swin_dense.report import tables
 
 MIB = 2**20
-COPIES = {"weights": 1, "gradients": 1, "AdamW": 2}  # how often the weights are in memory
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,9 +45,8 @@ def _parser() -> argparse.ArgumentParser:
 def _model_info(asked: argparse.Namespace) -> None:
     config = configs.load(asked.config, asked.cfg_options)
     shape = asked.shape[::-1] if asked.shape else complexity.paper_shape(config)
-    crop = complexity.crop_shape(config)
-    training = shape if crop == complexity.paper_shape(config) else crop
-    batch = asked.batch_size or config.train_dataloader.batch_size
+    training = complexity.crop_shape(config) or shape
+    batch = asked.batch_size or (config.get("train_dataloader") or {}).get("batch_size", 1)
     if asked.json:
         files.require_place(Path(asked.json).parent, "--json")
     found = complexity.measure(config, shape, training, batch, bool(asked.amp))
@@ -57,8 +55,12 @@ def _model_info(asked: argparse.Namespace) -> None:
         f"{batch} x {_by(training)}{', ' + asked.amp if asked.amp else ''}\n"
     )
     print(table(found))
-    purposes = {name: share * found.weights for name, share in COPIES.items()}
-    purposes["activations"] = found.total.kept
+    purposes = {
+        "weights": found.weights,
+        "gradients": found.learning,
+        "AdamW": 2 * found.learning,
+        "activations": found.total.kept,
+    }
     print(
         "\ntraining memory, predicted: "
         + " + ".join(f"{name} {_mib(size)}" for name, size in purposes.items())

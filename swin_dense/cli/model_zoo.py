@@ -1,7 +1,7 @@
 """Write docs/model_zoo.md: every config, what it costs, and what it reached.
 
 Counts are made from the configs; what others state is in docs/model_zoo.json, what we measured in
-the metrics.json of a run that it names. Nothing on the page is typed.
+the metrics.json of a run that it names. No count and no result of ours on the page is typed.
 """
 
 import argparse
@@ -33,9 +33,9 @@ Written by `tools/model_zoo.py` from the configs and `model_zoo.json`; the tests
 stale. "Theirs" is what the authors state, not measured by us. Parameters are those of the whole
 model. FLOPs are multiply-adds of one image, as the papers count them: 800x1280 for COCO (1000
 boxes and 100 masks in detectors of two stages), s x 4s for label maps cut to s x s, or as it says.
-Ours are a little lower: tokens that only pad a window are not projected here. Results are percent,
-at one scale. The licence links the authors' trained model; see [weights.md](weights.md) for what
-reads it.
+Ours are mostly a little lower: tokens that only pad a window are not projected here. Results are
+percent, at one scale. The licence links the authors' trained model; see [weights.md](weights.md)
+for what reads it.
 """
 MEASURED = {"bbox_AP": "box AP", "segm_AP": "mask AP", "PQ": "PQ", "mIoU": "mIoU"}
 FRACTIONS = ("bbox_AP", "segm_AP")

@@ -80,6 +80,8 @@ def _train(asked: argparse.Namespace) -> None:
         run.use_amp(config, asked.amp)
     if asked.no_scale_lr and config.get("auto_scale_lr"):
         config.auto_scale_lr.enable = False
+    elif not config.get("auto_scale_lr"):
+        say("learning rate: as stated, the config names no recipe batch (auto_scale_lr)")
     if asked.load_from:
         config.load_from = asked.load_from
     if asked.resume:

@@ -8,7 +8,7 @@ and NMS count nothing. A two-stage detector is given PROPOSALS boxes, of which M
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -73,11 +73,13 @@ class Complexity:
 
     Attributes:
         parts: in the order of the model; those that cost nothing are left out.
-        weights: bytes of all weights; their gradients take as many, AdamW's state twice as many.
+        weights: bytes of all weights.
+        learning: bytes of those that learn; gradients take as many, AdamW's state twice as many.
     """
 
     parts: tuple[Part, ...]
     weights: int
+    learning: int
 
     @property
     def total(self) -> Part:
@@ -88,22 +90,27 @@ class Complexity:
     @property
     def memory(self) -> int:
         """Bytes of a training step with AdamW; what allocators and products add is not in it."""
-        return 4 * self.weights + self.total.kept
+        return self.weights + 3 * self.learning + self.total.kept
 
 
 def paper_shape(config: Config) -> tuple[int, int]:
     """(height, width) at which papers count: 800x1280 for COCO, s x 4s for label maps."""
     if not data.is_segmentation(config):
         return 800, 1280
-    steps = data.walk(config.test_dataloader.dataset.pipeline)
-    side = min(min(step["scale"]) for step in steps if "scale" in step)
-    return side, 4 * side
+    scales = [step.get("scale") for step in data.walk(config.get("test_dataloader") or {})]
+    sides = [min(scale) for scale in scales if isinstance(scale, list | tuple)]
+    if not sides:
+        raise InputError(
+            "config: test_dataloader resizes images to no scale (longer, shorter side), so that "
+            "there is no size to count at. Give one with --shape."
+        )
+    return min(sides), 4 * min(sides)
 
 
-def crop_shape(config: Config) -> tuple[int, int]:
-    """(height, width) of what a training step sees: the crop of label maps, else paper_shape."""
-    crop = config.model.get("data_preprocessor", {}).get("size")
-    return tuple(crop) if data.is_segmentation(config) and crop else paper_shape(config)
+def crop_shape(config: Config) -> tuple[int, int] | None:
+    """(height, width) of what a training step sees, where it is cropped to one size."""
+    crop = (config.model.get("data_preprocessor") or {}).get("size")
+    return tuple(crop) if data.is_segmentation(config) and crop else None
 
 
 def count(config: Config, shape: tuple[int, int]) -> Part:
@@ -133,16 +140,20 @@ def measure(
         InputError: what the model computes depends on more than the image's size.
     """
     model, fake = _build(config)
+    learning = [p for p in model.parameters() if p.requires_grad]
     with building(), fake, _KnownNumbers(), _needs_no_data(model):
         flops = _flops(model, shape)
+        for parameter in learning:
+            parameter.requires_grad_(True)
         kept = _kept(model, training_shape, batch, bf16)
     numbers: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         numbers[_place(name)] += parameter.numel()
-    names = dict.fromkeys([*numbers, *flops, *kept])  # a set that keeps its order
+    # A set that keeps its order: that of the model, then what lies between the parts.
+    names = dict.fromkeys([*(_place(n) for n, _ in model.named_modules() if n), *flops, *kept])
     parts = tuple(Part(name, numbers[name], flops[name], kept[name]) for name in names)
     parts = tuple(p for p in parts if p.parameters or p.flops or p.kept)
-    return Complexity(parts, sum(p.numel() * p.itemsize for p in model.parameters()))
+    return Complexity(parts, _bytes(model.parameters()), _bytes(learning))
 
 
 def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
@@ -237,7 +248,6 @@ def _flops(model: nn.Module, shape: tuple[int, int]) -> Counter[str]:
 
 def _kept(model: nn.Module, shape: tuple[int, int], batch: int, bf16: bool) -> Counter[str]:
     """Bytes of activations that each part keeps; a segmentor's loss included."""
-    model.requires_grad_(True)
     weights = {_memory(x) for x in (*model.parameters(), *model.buffers())}
     alive: dict[int, Tensor] = {}  # lest another tensor comes to lie in the same place
     kept: Counter[str] = Counter()
@@ -258,6 +268,10 @@ def _kept(model: nn.Module, shape: tuple[int, int], batch: int, bf16: bool) -> C
     with tracker, hooks, autocast, _proposals(model, boxes, masks):
         _Work(model, _segment if hasattr(model, "decode_head") else _forward)(shape, batch)
     return kept
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(x.numel() * x.itemsize for x in tensors)
 
 
 def _memory(x: Tensor) -> int:

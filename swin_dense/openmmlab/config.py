@@ -78,6 +78,7 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
         )
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         _check_loader(config.get(name), name)
+    _check_rates(config)
     with building():
         channels.fill(config)
     data.pad_to_crop(config)
@@ -91,6 +92,27 @@ def _check_loader(loader: dict | None, name: str) -> None:
             raise InputError(f"config: {name}.{key} is a whole number from {least}, not {value!r}.")
     if loader and not loader.get("num_workers"):
         loader["persistent_workers"] = False  # torch refuses to keep workers there are none of
+
+
+def _check_rates(config: Config) -> None:
+    """What the learning rate follows is stated in full, and somebody reads it."""
+    scaling = config.get("auto_scale_lr")
+    if scaling is not None:
+        recipe = scaling.get("base_batch_size") if isinstance(scaling, Mapping) else None
+        if type(recipe) is not int or recipe < 1:
+            raise InputError(
+                "config: auto_scale_lr.base_batch_size is the batch that the learning rate is "
+                f"stated for, a whole number from 1, not {recipe!r}. As in auto_scale_lr = "
+                "dict(enable=True, base_batch_size=16)."
+            )
+    wrapper = config.get("optim_wrapper") or {}
+    options = wrapper.get("paramwise_cfg") or {}
+    if "layer_decay" in options and wrapper.get("constructor") != "swin_dense.LayerDecay":
+        raise InputError(
+            "config: optim_wrapper.paramwise_cfg.layer_decay is read by constructor="
+            f"'swin_dense.LayerDecay' alone, this is {wrapper.get('constructor')!r}. State it in "
+            "optim_wrapper, as configs/_base_/adamw.py does."
+        )
 
 
 def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
@@ -189,6 +211,9 @@ def building() -> Iterator[None]:
         ) from error
     except KeyError as error:
         unknown = re.search(r"([\w.:]+) is not in the (\S+) registry", str(error))
+        built = _class_being_built(error)
+        if not unknown and built is not None:
+            raise InputError(f"config: {built.__name__} cannot be built: {error}") from error
         if not unknown:
             raise
         names = _registered(unknown[2])

@@ -34,7 +34,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         self.layer_decay = options.setdefault("layer_decay", 1.0)
         super().__init__(optim_wrapper_cfg, options)
         self.base_lr: float
-        if not (isinstance(self.layer_decay, int | float) and 0 < self.layer_decay <= 1):
+        if type(self.layer_decay) not in (int, float) or not 0 < self.layer_decay <= 1:
             raise InputError(
                 "config: optim_wrapper.paramwise_cfg.layer_decay is a number above 0 and at most "
                 f"1, not {self.layer_decay!r}. Usual are 0.8 to 0.95; 1 for one rate everywhere."
@@ -53,6 +53,8 @@ class LayerDecay(DefaultOptimWrapperConstructor):
             backbone = getattr(module, "backbone", None)
             if isinstance(backbone, nn.Module):
                 self._settle(params, backbone)
+            elif self.layer_decay < 1:
+                _layers_above(module, "")  # says what it lacks
             # A log shows the rate of the first group: that of most parameters, not the backbone's.
             params[:] = _joined(params)
             params.sort(key=lambda group: float(group.get("lr", self.base_lr)), reverse=True)

@@ -18,7 +18,7 @@ from swin_dense.checkpoints import ledger
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import weights
 
-WARM_UP_SHARE = 0.1  # of the run; the papers' 1000 iterations are 1.1 % of theirs
+WARM_UP_SHARE = 0.1  # of the run; the papers' are 0.2 to 1 % of theirs
 
 
 def bare(model: Any) -> Any:
@@ -94,7 +94,7 @@ class DenseRunner(Runner):
         size = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
         batch, text = size * self.world_size, f"{size} x {self.world_size} device"
         text += "s" if self.world_size > 1 else ""
-        rule, factor = "none, --no-scale-lr", 1.0
+        rule, factor = "none, auto_scale_lr.enable is off", 1.0
         wrappers = [optim_wrapper] if isinstance(optim_wrapper, OptimWrapper) else []
         wrappers = wrappers or list(optim_wrapper.values())
         accumulated = wrappers[0]._accumulative_counts

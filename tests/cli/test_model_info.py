@@ -52,6 +52,20 @@ def test_options_change_the_model(capsys):
     assert rows(capsys.readouterr().out)["total"][0] > 2.5
 
 
+def test_a_model_alone_is_enough(tmp_path, capsys):
+    """Without loaders: one image, and a shape for label maps, which have no usual one."""
+    for name, more in (("retinanet", []), ("upernet", ["--shape", "128,96"])):
+        alone = tmp_path / f"{name}.py"
+        base = str(ROOT / f"configs/_base_/{name}.py")
+        alone.write_text(
+            f"_base_ = [{base!r}]\nmodel = dict(backbone=dict(type='swin_dense.Swin'))"
+        )
+        assert model_info.main([str(alone), *more]) == 0
+        assert "of a training step of 1 x " in capsys.readouterr().out
+    assert model_info.main([str(alone)]) == 2
+    assert "Give one with --shape." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import pytest
 from conftest import ROOT
@@ -68,6 +69,29 @@ def test_our_results_are_those_of_the_file(name):
         assert found.get(title) == (
             pytest.approx(factor * metrics[key]) if key in metrics else None
         )
+
+
+SUMS = sorted(name for name in STATED if " + " in STATED[name].get("differs", ""))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in SUMS if re.search(r": [\d.]+ \+", STATED[n]["differs"])]
+)
+def test_the_arithmetic_of_a_difference_holds(name):
+    """It starts from our count, adds up, and arrives at theirs."""
+    terms, total = re.search(
+        r": ([\d.]+(?: \+ [\d.]+)+) = ([\d.]+) G", STATED[name]["differs"]
+    ).groups()
+    terms = [float(term) for term in terms.split(" + ")]
+    assert terms[0] == pytest.approx(row(name).flops / 1e9, abs=0.06)
+    assert sum(terms) == pytest.approx(float(total), abs=0.11)
+    assert float(total) == pytest.approx(STATED[name]["flops"], rel=zoo.FLOPS_AGREE)
+
+
+def test_what_a_config_says_of_its_authors_has_a_row():
+    for name in NAMES:
+        said = re.search(r"^Authors +\d", (ROOT / f"configs/{name}.py").read_text(), re.MULTILINE)
+        assert not said or STATED[name]["results"], name
 
 
 def test_rows_say_what_a_config_is():

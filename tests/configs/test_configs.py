@@ -428,6 +428,9 @@ def test_the_recipe_of_upernets(name):
     config, model = by_name(name)
     optimizer = config.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 6e-5, 0.01)
+    for name in ("mask_rcnn_swin_t", "mask_rcnn_swin_t_1x", "htc_swin_b"):
+        warm_up = configs.load(ROOT / f"configs/{name}.py").param_scheduler[0]
+        assert (warm_up.end, warm_up.start_factor) == (500, 0.001)
     warm_up, decay = config.param_scheduler
     assert (warm_up.end, decay.begin, decay.end, decay.power) == (1500, 1500, 160000, 1.0)
     assert config.train_cfg.max_iters == 160000

@@ -115,6 +115,7 @@ def test_activations_grow_with_batch_and_pixels_and_weights_do_not():
     assert three.weights == one.weights
     assert three.total.flops == one.total.flops
     assert three.memory == 4 * three.weights + three.total.kept
+    assert three.learning == three.weights
     whole = complexity.measure(config, SHAPE, (192, 256), 1)
     assert whole.total.kept == pytest.approx(4 * one.total.kept, rel=0.05)
 
@@ -131,6 +132,25 @@ def test_recomputing_blocks_and_bf16_keep_less():
     assert kept_by_backbone(bf16=True) < 0.75 * kept_by_backbone()
 
 
+def test_what_is_frozen_needs_no_gradient():
+    frozen = loaded("mask_rcnn_swin_t", **{"model.backbone.frozen_stages": 4})
+    found = complexity.measure(frozen, SHAPE, SHAPE)
+    plain = complexity.measure(loaded("mask_rcnn_swin_t"), SHAPE, SHAPE)
+    stages = ("backbone.patch_embed", *(f"backbone.layers.{i}" for i in range(3)))
+    held = sum(4 * parts(plain)[name].parameters for name in stages)
+    assert plain.learning - found.learning == held
+    assert found.weights == plain.weights
+    assert all(parts(found)[name].kept == 0 for name in stages[1:])
+    assert found.total.flops == plain.total.flops
+
+
+def test_parts_come_in_the_order_of_the_model():
+    names = list(parts(complexity.measure(loaded("mask_rcnn_swin_nano"), SHAPE, SHAPE)))
+    first = ["backbone.patch_embed", *(f"backbone.layers.{i}" for i in range(4))]
+    assert names[:5] == first
+    assert names.index("neck") < names.index("rpn_head") < names.index("roi_head.mask_head")
+
+
 def test_a_segmentors_loss_is_kept_at_the_size_of_the_labels():
     """At least: 150 logits in float32 for each pixel, once for each of two heads."""
     config = loaded("upernet_swin_t")
@@ -141,8 +161,8 @@ def test_a_segmentors_loss_is_kept_at_the_size_of_the_labels():
 @pytest.mark.parametrize(
     ("name", "shape", "crop"),
     [
-        ("mask_rcnn_swin_t", (800, 1280), (800, 1280)),
-        ("dino_swin_t", (800, 1280), (800, 1280)),
+        ("mask_rcnn_swin_t", (800, 1280), None),
+        ("dino_swin_t", (800, 1280), None),
         ("upernet_swin_t", (512, 2048), (512, 512)),
         ("mask2former_swin_b_ade20k", (640, 2560), (640, 640)),
     ],

@@ -36,6 +36,17 @@ def test_plain_variables_are_allowed(tmp_path):
         (GOOD + "x = (1,\n", r"line 3: "),
         (GOOD + "x = undefined_name\n", "NameError: name 'undefined_name' is not defined"),
         ('_base_ = ["nowhere.py"]\n' + GOOD, "nowhere.py"),
+        (GOOD + "auto_scale_lr = dict(enable=True)\n", r"base_batch_size .* not None\. As in"),
+        (GOOD + "auto_scale_lr = dict(base_batch_size=-16)\n", "a whole number from 1, not -16"),
+        (GOOD + "auto_scale_lr = dict(base_batch_size='16')\n", "from 1, not '16'"),
+        (GOOD + "auto_scale_lr = 16\n", "a whole number from 1, not None"),
+        (GOOD + "optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.9))\n", "this is None"),
+        (
+            '_base_ = ["%s"]\nmodel = dict(backbone=dict(type="ResNet", depth=51))'
+            % (ROOT / "configs/_base_/retinanet.py"),
+            "ResNet cannot be built: 'invalid depth 51",
+        ),
+        ('_base_ = ["%s"]\n' % (ROOT / "configs/_base_/retinanet.py"), "what to build by its type"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, says):

@@ -1,7 +1,6 @@
 """Rates and decays of every parameter against rules written out by hand."""
 
 import pytest
-import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -133,7 +132,7 @@ def test_a_backbone_of_unknown_depth_trains_at_one_rate_only():
         rules(model, layer_decay=0.9)
 
 
-@pytest.mark.parametrize("rate", [0, -0.5, 1.5, "0.9", None, float("nan")])
+@pytest.mark.parametrize("rate", [0, -0.5, 1.5, "0.9", None, True, float("nan")])
 def test_a_wrong_factor_says_what_to_do(model, rate):
     with pytest.raises(InputError, match=r"layer_decay is a number above 0 .* Usual are"):
         groups(model, layer_decay=rate)
@@ -144,4 +143,5 @@ def test_a_model_without_a_backbone_has_mmengine_s_rules():
     found = rules(head, norm_decay_mult=0.0)
     assert found["1.bias"] == (LR, 0.0)
     assert found["0.bias"] == (LR, DECAY)
-    assert torch.is_tensor(head[0].weight)
+    with pytest.raises(InputError, match=r"announces depth .*Sequential does not"):
+        rules(head, layer_decay=0.9)

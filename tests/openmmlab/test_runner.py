@@ -210,7 +210,7 @@ def test_the_rate_stays_when_asked_to(tmp_path, capfd):
     seen = rates(tmp_path, [], 5, batch=2, recipe=dict(enable=False, base_batch_size=16))
     assert set(seen) == {BASE}
     printed = "".join(capfd.readouterr())
-    assert "4e-1 -> 4e-1 (rule: none, --no-scale-lr, recipe batch 16)" in printed
+    assert "4e-1 -> 4e-1 (rule: none, auto_scale_lr.enable is off, recipe batch 16)" in printed
 
 
 def test_a_config_without_a_recipe_s_batch_keeps_its_rate(tmp_path, capfd):
