@@ -348,7 +348,7 @@ def _settle_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[str,
     what = str(folder)
     if head := semantic_head(config):
         dataset["semantic_classes"] = head["num_classes"]
-        what += f" for a semantic_head of num_classes={head['num_classes']}"
+        what += f" for a semantic_head of num_classes={head['num_classes']} (a value each)"
     table = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True)).label_table
     looked_at = label_maps.check_pairs(pairs, what, table).looked_at
     return f"{folder}: {len(pairs)} label maps, {looked_at} of them looked at"

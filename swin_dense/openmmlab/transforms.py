@@ -107,18 +107,29 @@ class InstaBoost(BaseTransform):
         scale: tuple[float, float] = instaboost.Limits.scale,
         turn: float = instaboost.Limits.turn,
     ):
-        if not (0 <= prob <= 1 and min(shift, turn) >= 0 and 0 < scale[0] <= scale[1]):
+        pair = tuple(scale) if isinstance(scale, list | tuple) else ()
+        known = len(pair) == 2 and all(
+            isinstance(x, int | float) for x in (prob, shift, turn, *pair)
+        )
+        if not (known and 0 <= prob <= 1 and min(shift, turn) >= 0 and 0 < pair[0] <= pair[1]):
             raise InputError(
                 "InstaBoost: prob is a share from 0 to 1, shift and turn are at least 0, scale is "
                 f"(smallest, largest) above 0; got {prob=}, {shift=}, {scale=}, {turn=}. The "
                 "authors' values are the defaults."
             )
         self.prob = prob
-        self.limits = instaboost.Limits(shift, (scale[0], scale[1]), turn)
+        self.limits = instaboost.Limits(shift, (pair[0], pair[1]), turn)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         if np.random.uniform() >= self.prob:
             return results
+        image = results["img"]
+        if "gt_masks" not in results or image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise InputError(
+                "InstaBoost: it moves masks in an image of three colours from 0 to 255; got "
+                f"{image.dtype} of {image.shape}, {'with' if 'gt_masks' in results else 'without'} "
+                "masks. Put it behind LoadImage and LoadAnnotations(with_mask=True)."
+            )
         masks = results["gt_masks"].to_ndarray().astype(np.uint8)  # a copy; of polygons too
         moving = np.flatnonzero(~results["gt_ignore_flags"] & masks.any((1, 2)))
         if not len(moving):

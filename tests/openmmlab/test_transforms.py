@@ -296,13 +296,36 @@ def test_an_image_without_objects():
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(prob=1.5), dict(scale=(1.2, 0.8)), dict(scale=(0, 1)), dict(turn=-1)]
+    "changes",
+    [
+        dict(prob=1.5),
+        dict(prob=None),
+        dict(scale=(1.2, 0.8)),
+        dict(scale=(0, 1)),
+        dict(scale=1.0),
+        dict(scale=(1,)),
+        dict(turn=-1),
+        dict(turn="x"),
+    ],
 )
 def test_wrong_arguments_of_instaboost(changes):
     key = next(iter(changes))
     with pytest.raises(InputError, match=rf"{key}=.* defaults") as raised:
         InstaBoost(**changes)
     assert f"{key}={changes[key]!r}" in str(raised.value)
+
+
+@pytest.mark.parametrize("without", ["colours", "masks", "bytes"])
+def test_instaboost_says_what_it_needs(without):
+    given = objects()
+    if without == "masks":
+        del given["gt_masks"]
+    elif without == "colours":
+        given["img"] = given["img"][..., 0]
+    else:
+        given["img"] = given["img"].astype(np.float32)
+    with pytest.raises(InputError, match=r"Put it behind LoadImage and LoadAnnotations"):
+        InstaBoost(prob=1.0)(given)
 
 
 def test_real_images_are_boosted(real_data):
