@@ -5,7 +5,7 @@ attention among all places of the last map, in front of the FPN. Left open: mode
 
 No code of it was published. What the paper counts decides what it leaves unsaid: 160M and 284M
 parameters, 1043G and 1470G multiply-adds for Swin-B and -L (1280x800, 1000 boxes, 100 masks).
-Ours are 159.5M and 283.8M, 1025G and 1432G, with windows of 7; projecting the tokens that only pad
+Ours are 159.5M and 283.8M, 1027G and 1435G, with windows of 7; projecting the tokens that only pad
 windows, as the authors' code does, adds 15G and 35G:
 
     86.7M, 195.0M   backbone                  45.9M   box heads: four convolutions, a linear map

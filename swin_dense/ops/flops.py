@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import (
+    flop_registry,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 Shape = Sequence[int]
 
@@ -71,3 +76,23 @@ def _deform_conv2d(input: Shape, offset: Shape, weight: Shape) -> tuple[int, int
         _SAMPLE * positions * taps * input[1],
         positions * taps * weight[0] * weight[1],
     )
+
+
+def _attention_on_cpu(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_on_cpu_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *_, **__):  # type: ignore[no-untyped-def]
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+# torch counts its own attention on GPUs only; without our kernels windows go through it, too.
+for _op, _formula in (
+    (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, _attention_on_cpu),
+    (
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward,
+        _attention_on_cpu_backward,
+    ),
+):
+    if _op not in flop_registry:
+        register_flop_formula(_op)(_formula)

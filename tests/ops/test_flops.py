@@ -36,8 +36,18 @@ def test_window_attention(height, width, window, shift):
 
 
 def test_window_attention_backward():
-    inputs = attention_inputs(8, 12, 4, grad=True)
-    forward, out = counted(ops.window_attention, *inputs, 4, 2)
+    """Of the op itself; another back end is counted by what it is made of."""
+    inputs = (*attention_inputs(8, 12, 4, grad=True), torch.full((4,), 0.5))
+    forward, out = counted(torch.ops.swin_dense.window_attention, *inputs, 4, 2, False)
+    back, _ = counted(out.sum().backward)
+    assert back == 5 * forward / 2
+
+
+def test_torch_s_own_attention():
+    """By hand: two products forward, five backward."""
+    q, k, v = (torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 7, 7))
+    forward, out = counted(torch.nn.functional.scaled_dot_product_attention, q, k, v)
+    assert forward == 2 * 2 * (2 * 3 * 5 * 7 * 8)
     back, _ = counted(out.sum().backward)
     assert back == 5 * forward / 2
 
