@@ -4,7 +4,7 @@ Left open: model.backbone, of which three maps are taken; the neck adds a fourth
 follows the data.
 """
 
-default_scope = "mmdet"
+_base_ = "detector.py"
 
 _attention = dict(embed_dims=256, batch_first=True)
 _ffn = dict(embed_dims=256, feedforward_channels=1024, ffn_drop=0.1)
@@ -15,13 +15,7 @@ model = dict(
     num_feature_levels=4,
     with_box_refine=False,
     as_two_stage=False,
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=1,
-    ),
+    data_preprocessor=dict(pad_size_divisor=1),
     backbone=dict(out_indices=(1, 2, 3)),
     neck=dict(
         type="ChannelMapper",

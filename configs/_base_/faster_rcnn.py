@@ -3,7 +3,7 @@
 Left open: model.backbone. num_classes follows the data.
 """
 
-default_scope = "mmdet"
+_base_ = "detector.py"
 
 _box_coder = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0, 0.0, 0.0, 0.0])
 _proposals = dict(
@@ -12,13 +12,6 @@ _proposals = dict(
 
 model = dict(
     type="FasterRCNN",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
     neck=dict(type="FPN", out_channels=256, num_outs=5),
     rpn_head=dict(
         type="RPNHead",

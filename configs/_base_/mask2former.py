@@ -4,7 +4,7 @@ Left open: model.backbone. The numbers of classes follow the data; things are ob
 instances are all things.
 """
 
-default_scope = "mmdet"
+_base_ = "detector.py"
 
 _positions = dict(num_feats=128, normalize=True)
 _attention = dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True)
@@ -13,14 +13,7 @@ _classes = dict(num_things_classes=80, num_stuff_classes=0)
 
 model = dict(
     type="Mask2Former",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
+    data_preprocessor=dict(pad_mask=True),
     panoptic_head=dict(
         **_classes,
         type="swin_dense.ExactMask2FormerHead",

@@ -3,17 +3,10 @@
 Left open: model.backbone. num_classes follows the data.
 """
 
-default_scope = "mmdet"
+_base_ = "detector.py"
 
 model = dict(
     type="RetinaNet",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
     backbone=dict(out_indices=(1, 2, 3)),
     neck=dict(type="FPN", out_channels=256, add_extra_convs="on_input", num_outs=5),
     bbox_head=dict(

@@ -3,19 +3,12 @@
 Left open: model.backbone. num_classes follows the data.
 """
 
-default_scope = "mmdet"
+_base_ = "detector.py"
 
 _stages = 6
 
 model = dict(
     type="SparseRCNN",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
     neck=dict(type="FPN", out_channels=256, add_extra_convs="on_input", num_outs=4),
     rpn_head=dict(type="EmbeddingRPNHead", num_proposals=300, proposal_feature_channel=256),
     roi_head=dict(
