@@ -13,13 +13,16 @@ setup:  ## make .venv: pinned packages and our compiled ops (minutes; quick when
 quickstart: setup  ## fine-tune, evaluate and draw a small detector, then a small segmentor
 	@$(PY) tools/quickstart.py
 
+# Each process takes whole files, which share what is slow to make. One core is enough for each.
+PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+
 test: setup  ## the tests
-	$(PY) -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Reading, checking and drawing know nothing of kernels; the CUDA sources are kernels.
 PLAIN = tests/ops tests/backbones tests/openmmlab tests/configs/test_models.py
 test-plain: setup  ## what computes, in plain torch, as on a machine without a compiler
-	SWIN_DENSE_KERNELS=off $(PY) -m pytest -q -m "not slow" $(PLAIN) --ignore-glob='*cuda_on_cpu.py'
+	SWIN_DENSE_KERNELS=off $(PYTEST) -m "not slow" $(PLAIN) --ignore-glob='*cuda_on_cpu.py'
 
 test-slow: setup  ## minutes each: learning on real images
 	$(PY) -m pytest -q -m slow

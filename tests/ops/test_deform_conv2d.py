@@ -181,7 +181,9 @@ def test_views_and_autocast(device):
     tensors = sample("wide", device, torch.float32)
     out = call("wide", *tensors)
     last = [x.to(memory_format=torch.channels_last) if x.dim() == 4 else x for x in tensors]
-    assert torch.equal(call("wide", *last), out)
+    assert torch.equal(call("wide", *last[:2], tensors[2], *last[3:]), out)
+    # A BLAS may add up the products of another layout of the weights in another order.
+    torch.testing.assert_close(call("wide", *last), out, rtol=1e-5, atol=1e-4)
     with torch.autocast(device, torch.bfloat16):
         half = call("wide", *tensors)
     assert half.dtype == torch.bfloat16
