@@ -87,6 +87,10 @@ def _train(asked: argparse.Namespace) -> None:
     if asked.resume:
         config.resume = True
         config.load_from = _checkpoint(asked.resume, Path(config.work_dir))
+    elif config.get("resume") and not config.get("load_from"):
+        config.load_from = _last(Path(config.work_dir))
+        config.resume = config.load_from is not None
+        say(f"resume: {config.load_from or 'no checkpoint in the work dir, a new run'}")
     if asked.allow_missing:
         config.allow_missing = asked.allow_missing
     if config.get("load_from"):
@@ -114,13 +118,19 @@ def _checkpoint(asked: str, folder: Path) -> str:
     """The file to resume from: the one named, else the last one the work dir speaks of."""
     if asked != "latest":
         return asked
-    note = folder / "last_checkpoint"
-    if not note.is_file():
+    last = _last(folder)
+    if last is None:
         raise InputError(
             f"--resume: {folder} holds no checkpoint to go on from. Name one with --resume PATH, "
             "or leave --resume out to start anew."
         )
-    return str(folder / Path(note.read_text().strip()).name)
+    return last
+
+
+def _last(folder: Path) -> str | None:
+    """The last checkpoint that a run in the work dir wrote, if there was one."""
+    note = folder / "last_checkpoint"
+    return str(folder / Path(note.read_text().strip()).name) if note.is_file() else None
 
 
 def _silent(*_: object) -> None:

@@ -11,7 +11,7 @@ import torch
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from swin_dense.checkpoints import ledger
@@ -43,6 +43,7 @@ class DenseRunner(Runner):
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.earlier_weights: list[dict[str, Any]] = []  # of the run that this one resumes
+        self._batch = 0  # images of a step of the optimizer, in all processes; set by scale_lr
         super().__init__(*args, **kwargs)
         self._console(logging.INFO)
 
@@ -87,29 +88,35 @@ class DenseRunner(Runner):
         A batch is what one step of the optimizer sees: of all processes, and of all iterations
         whose gradients are accumulated.
         """
-        recipe = (auto_scale_lr or {}).get("base_batch_size")
-        if self._resume or not recipe:  # a resumed run brings its rates along
-            return
         loader = self._train_dataloader
-        size = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
-        batch, text = size * self.world_size, f"{size} x {self.world_size} device"
-        text += "s" if self.world_size > 1 else ""
+        each = loader.get("batch_size") if isinstance(loader, dict) else loader.batch_size
+        each = each or 1  # as torch has it
+        accumulated = optim_wrapper._accumulative_counts
+        self._batch = each * self.world_size * accumulated
+        self.message_hub.update_info("lr_batch", self._batch)  # that the rate was set for
+        recipe = (auto_scale_lr or {}).get("base_batch_size")
+        if not (auto_scale_lr and recipe):
+            return
         rule, factor = "none, auto_scale_lr.enable is off", 1.0
-        wrappers = [optim_wrapper] if isinstance(optim_wrapper, OptimWrapper) else []
-        wrappers = wrappers or list(optim_wrapper.values())
-        accumulated = wrappers[0]._accumulative_counts
-        if accumulated > 1:
-            batch, text = batch * accumulated, f"{text} x {accumulated} accumulated"
-        if auto_scale_lr and auto_scale_lr.get("enable", False):
-            rule, factor = "linear", batch / recipe
-        self._console(logging.INFO)
-        for wrapper in wrappers:
-            for group in wrapper.param_groups:  # also one that logs show as "base_lr"
+        if auto_scale_lr.get("enable", False):
+            rule, factor = "linear", self._batch / recipe
+            for group in optim_wrapper.param_groups:  # also one that logs show as "base_lr"
                 group["lr"] *= factor
-            stated = wrapper.optimizer.defaults["lr"]
+        if self._resume:  # the rates of the checkpoint replace these
+            return
+        self._console(logging.INFO)
+        stated = optim_wrapper.optimizer.defaults["lr"]
+        self.logger.info(
+            f"batch {each} x {self.world_size} device{'s' if self.world_size > 1 else ''}"
+            f"{f' x {accumulated} accumulated' if accumulated > 1 else ''}: "
+            f"learning rate {_short(stated)} -> {_short(stated * factor)} "
+            f"(rule: {rule}, recipe batch {recipe})"
+        )
+        seen = each * self.world_size
+        if isinstance(self._train_loop, IterBasedTrainLoop) and seen != recipe:
             self.logger.info(
-                f"batch {text}: learning rate {_short(stated)} -> {_short(stated * factor)} "
-                f"(rule: {rule}, recipe batch {recipe})"
+                f"length: {self.max_iters} iterations see {self.max_iters * seen} images, in the "
+                f"recipe's batches {self.max_iters * recipe} (--max-iters sets another length)"
             )
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
@@ -119,7 +126,7 @@ class DenseRunner(Runner):
         longest = int(self.max_iters * WARM_UP_SHARE)
         for part in [p for p in scheduler or [] if isinstance(p, dict)]:  # built ones on resuming
             warms_up = part["type"] == "LinearLR" and not part.get("by_epoch", True)
-            if not (warms_up and part["end"] > longest):
+            if not (warms_up and part.get("end", 0) > longest):
                 continue
             self.logger.info(
                 f"warm-up: {part['end']} -> {longest} iterations "
@@ -169,11 +176,17 @@ class DenseRunner(Runner):
             raise InputError(
                 f"--resume: {path} holds weights only, not the state of a run. {start}"
             )
-        planned = checkpoint.get("message_hub", {}).get("runtime_info", {}).get("max_iters")
+        known = checkpoint.get("message_hub", {}).get("runtime_info", {})
+        planned, batch = known.get("max_iters"), known.get("lr_batch", self._batch)
         if planned not in (None, self.max_iters):
             raise InputError(
                 f"--resume: {path} is of a run of {planned} iterations, this one has "
                 f"{self.max_iters}. Resume with the same length and data. {start}"
+            )
+        if batch != self._batch:
+            self.logger.warning(
+                f"--resume: the learning rate of {path} was set for batches of {batch}, this run "
+                f"has {self._batch}. It stays as it is. {start}"
             )
 
     def load_checkpoint(

@@ -1,6 +1,7 @@
 """Training from the command line: what it writes, how it resumes, what the schedule becomes."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -55,16 +56,36 @@ def test_a_resumed_run_ends_where_the_whole_one_does(trained, small_shapes, tmp_
     assert resumed["optimizer"]["state"][0]["step"] == whole["optimizer"]["state"][0]["step"]
 
 
+def test_a_resumed_run_keeps_its_rate_and_says_so_for_another_batch(
+    trained, small_shapes, tmp_path, capfd
+):
+    _, config, work = trained
+    command = [str(config), "--data-root", str(small_shapes.root), "--max-iters", "8", "--no-val"]
+    command += ["--resume", str(work / "iter_4.pth"), *SMALL]
+    rates = []
+    for batch in (3, 2):  # that of the first run, another one
+        folder = tmp_path / str(batch)
+        options = [f"train_dataloader.batch_size={batch}", "--work-dir", str(folder)]
+        assert train.main([*command, *options]) == 0
+        printed = "".join(capfd.readouterr())
+        told = "was set for batches of 3, this run has 2. It stays" in printed
+        assert told == (batch == 2)
+        rates.append([row["lr"] for row in logged(folder) if "loss" in row])
+    assert rates[0] == rates[1]
+
+
 def test_resume_without_a_path_takes_the_last_checkpoint(small_shapes, tmp_path, capsys):
     command = [str(CONFIGS["segmentation"]), "--data-root", str(small_shapes.root), "--no-val"]
     command += ["--work-dir", str(tmp_path)]
     command += ["--max-iters", "3"]
     saving = ["default_hooks.checkpoint.by_epoch=False", "default_hooks.checkpoint.interval=2"]
     assert train.main([*command, *SMALL, *saving]) == 0
-    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_2.pth"))  # as if cut off there
-    (tmp_path / "iter_3.pth").unlink()
-    assert train.main([*command, "--resume", *SMALL]) == 0
-    assert files.read(tmp_path / "iter_3.pth")["meta"]["iter"] == 3
+    for asked in (["--resume"], ["resume=True"]):  # SMALL ends with options of the config
+        (tmp_path / "iter_3.pth").unlink()
+        (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_2.pth"))  # as if cut off
+        assert train.main([*command, *SMALL, *asked]) == 0
+        assert files.read(tmp_path / "iter_3.pth")["meta"]["iter"] == 3
+        assert "resumed epoch: 0, iter: 2" in max(tmp_path.glob("*/*.log")).read_text()
 
 
 @pytest.mark.parametrize("task", CONFIGS)
@@ -215,5 +236,5 @@ def test_the_papers_configs_shrink_to_a_few_iterations():
 def test_a_warm_up_takes_at_most_a_tenth(trained):
     _, _, work = trained
     log = max(work.glob("*/*.log")).read_text()
-    assert "warm-up: 1" in log
-    assert "-> 0 iterations (rule: at most a tenth of the run, 8 iterations)" in log
+    rule = "rule: at most a tenth of the run, 8 iterations"
+    assert re.search(rf"warm-up: (500|1500) -> 0 iterations \({rule}\)", log)

@@ -206,6 +206,47 @@ def test_the_rate_follows_the_batch(tmp_path, capfd, batch, accumulated, recipe,
     assert line in "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulated", "told"),
+    [
+        (2, 1, "30 iterations see 60 images, in the recipe's batches 480"),
+        (4, 4, "see 120"),
+        (16, 1, ""),
+    ],
+)
+def test_iterations_do_not_follow_the_batch_and_a_run_says_so(
+    tmp_path, capfd, batch, accumulated, told
+):
+    stated = dict(enable=True, base_batch_size=16)
+    rates(tmp_path, [], 30, batch=batch, accumulated=accumulated, recipe=stated)
+    printed = "".join(capfd.readouterr())
+    assert ("length: " in printed) == bool(told)
+    assert told in printed
+
+
+def test_epochs_are_as_long_for_every_batch(tmp_path, capfd):
+    rates(tmp_path, [], epochs=2, batch=2, recipe=dict(enable=True, base_batch_size=16))
+    assert "length: " not in "".join(capfd.readouterr())
+
+
+def test_a_loader_without_a_batch_size_has_torch_s(tmp_path):
+    runner = DenseRunner(
+        model=Line(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=[torch.ones(1)] * 4,
+            sampler=dict(type="DefaultSampler"),
+            collate_fn=dict(type="default_collate"),
+        ),
+        train_cfg=dict(type="IterBasedTrainLoop", max_iters=2),
+        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=BASE)),
+        default_hooks=dict(checkpoint=None, logger=None, timer=None),
+        experiment_name=f"rates_{next(NUMBERS)}",
+    )
+    runner.train()
+    assert runner.iter == 2
+
+
 def test_the_rate_stays_when_asked_to(tmp_path, capfd):
     seen = rates(tmp_path, [], 5, batch=2, recipe=dict(enable=False, base_batch_size=16))
     assert set(seen) == {BASE}
