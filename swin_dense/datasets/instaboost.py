@@ -30,7 +30,7 @@ class Move:
 
     right: float = 0.0  # pixels
     down: float = 0.0
-    scale: float = 1.0
+    zoom: float = 1.0
     turn: float = 0.0  # degrees, clockwise
 
 
@@ -39,7 +39,7 @@ class Limits:
     """How far a move may go; the authors' values."""
 
     shift: float = 1 / 15  # share of the width to the sides, of the height up and down
-    scale: tuple[float, float] = (0.8, 1.2)
+    zoom: tuple[float, float] = (0.8, 1.2)  # of its size
     turn: float = 1.0  # degrees either way
 
 
@@ -90,17 +90,17 @@ def draw(
         random: numpy.random or a generator of it.
     """
     x1, y1, x2, y2 = box
-    scale = random.uniform(*limits.scale)
+    zoom = random.uniform(*limits.zoom)
     right = random.uniform(-1, 1) * limits.shift * (x2 - x1)
     down = random.uniform(-1, 1) * limits.shift * (y2 - y1)
     turn = random.uniform(-1, 1) * limits.turn
     left_cut, top_cut = x1 < BORDER, y1 < BORDER
     right_cut, bottom_cut = x2 > size[1] - BORDER, y2 > size[0] - BORDER
     if left_cut or top_cut or right_cut or bottom_cut:
-        scale, turn = max(scale, 1.0), 0.0
+        zoom, turn = max(zoom, 1.0), 0.0
         right = min(max(right, 0.0 if right_cut else -math.inf), 0.0 if left_cut else math.inf)
         down = min(max(down, 0.0 if bottom_cut else -math.inf), 0.0 if top_cut else math.inf)
-    return Move(right, down, scale, turn)
+    return Move(right, down, zoom, turn)
 
 
 def boosted(
@@ -165,7 +165,7 @@ def _paste(image: np.ndarray, masks: np.ndarray, labels: np.ndarray | None, move
     x1, y1, x2, y2 = extents(whole)
     middle = np.array([x1 + x2 - 1, y1 + y2 - 1]) / 2
     angle = math.radians(move.turn)
-    turn = move.scale * np.array(
+    turn = move.zoom * np.array(
         [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     )
     offset = middle + (move.right, move.down) - turn @ middle

@@ -108,8 +108,8 @@ def set_classes(
             node["num_classes"] = len(names)
         if "num_things_classes" in node:
             node.update(num_things_classes=count, num_stuff_classes=len(names) - count)
-        if "num_queries" in node and "loss_cls" in node:
-            _weigh_classes(node["loss_cls"], len(names))
+        if node is not apart and not node.keys().isdisjoint(("num_classes", "num_things_classes")):
+            _weigh_classes(node, len(names), is_segmentation(config))
 
 
 def semantic_head(config: Config) -> ConfigDict | None:
@@ -139,19 +139,28 @@ def _agreed_things(
     return tuple(things)
 
 
-def _weigh_classes(loss: dict[str, Any], count: int) -> None:
-    """Lengthen or shorten the weights of a loss: one for each class, the last for no object."""
-    if not isinstance(loss.get("class_weight"), list | tuple):
-        return
-    *each, nothing = loss["class_weight"]
-    if len(each) == count:
-        return
-    if len(set(each)) > 1:
-        raise InputError(
-            f"config: loss_cls.class_weight has {len(each) + 1} numbers, but the data has {count} "
-            f"classes: {count + 1} are needed, the last for 'no object'. State them anew."
-        )
-    loss["class_weight"] = each[:1] * count + [nothing]
+def _weigh_classes(head: Mapping[str, Any], count: int, segmentation: bool) -> None:
+    """Lengthen or shorten the weights of a head's losses: one for each class.
+
+    Where scores compete and not every place shows a class, the last one is for no object.
+    """
+    for key, losses in head.items():
+        for loss in walk(losses) if key.startswith("loss_") else ():
+            weights = loss.get("class_weight")
+            if not isinstance(weights, list | tuple):
+                continue
+            competing = not (segmentation or loss.get("use_sigmoid", False))
+            none = int("num_queries" in head or competing)
+            each, rest = weights[: len(weights) - none], weights[len(weights) - none :]
+            if len(each) == count:
+                continue
+            if len(set(each)) > 1:
+                raise InputError(
+                    f"config: {key}.class_weight has {len(weights)} numbers, but the data has "
+                    f"{count} classes: {count + none} are needed"
+                    f"{', the last for no object' if none else ''}. State them anew."
+                )
+            loss["class_weight"] = [*each[:1] * count, *rest]
 
 
 def pad_to_crop(config: Config) -> None:

@@ -96,7 +96,7 @@ class InstaBoost(BaseTransform):
     Args:
         prob: share of the images that are changed.
         shift: how far at most, as a share of an object's width or height.
-        scale: the smallest and the largest factor of its size.
+        zoom: the smallest and the largest factor of its size; scales are sizes in pixels here.
         turn: degrees at most, either way.
     """
 
@@ -104,17 +104,17 @@ class InstaBoost(BaseTransform):
         self,
         prob: float = 0.5,
         shift: float = instaboost.Limits.shift,
-        scale: tuple[float, float] = instaboost.Limits.scale,
+        zoom: tuple[float, float] = instaboost.Limits.zoom,
         turn: float = instaboost.Limits.turn,
     ):
-        pair = tuple(scale) if isinstance(scale, list | tuple) else ()
+        pair = tuple(zoom) if isinstance(zoom, list | tuple) else ()
         known = len(pair) == 2 and all(
             isinstance(x, int | float) for x in (prob, shift, turn, *pair)
         )
         if not (known and 0 <= prob <= 1 and min(shift, turn) >= 0 and 0 < pair[0] <= pair[1]):
             raise InputError(
-                "InstaBoost: prob is a share from 0 to 1, shift and turn are at least 0, scale is "
-                f"(smallest, largest) above 0; got {prob=}, {shift=}, {scale=}, {turn=}. The "
+                "InstaBoost: prob is a share from 0 to 1, shift and turn are at least 0, zoom is "
+                f"(smallest, largest) above 0; got {prob=}, {shift=}, {zoom=}, {turn=}. The "
                 "authors' values are the defaults."
             )
         self.prob = prob

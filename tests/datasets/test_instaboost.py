@@ -81,16 +81,16 @@ def test_a_quarter_turn_is_clockwise_and_exact():
     assert (found[~inside] == GROUND).mean() > 0.99  # a rim of single pixels is mixed
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.8, 1.2, 2.0])
-def test_a_scale_keeps_the_middle(scale):
+@pytest.mark.parametrize("zoom", [0.5, 0.8, 1.2, 2.0])
+def test_a_zoom_keeps_the_middle(zoom):
     image, masks = scene((30, 20, 20, 12))
-    _, seen, _ = moved(image, masks, [([0], Move(scale=scale))])
+    _, seen, _ = moved(image, masks, [([0], Move(zoom=zoom))])
     (x1, y1, x2, y2), *_ = boxes_of(seen)
     assert abs(x1 + x2 - 80) <= 1
     assert abs(y1 + y2 - 52) <= 1
-    assert x2 - x1 == pytest.approx(20 * scale, abs=1)
-    assert y2 - y1 == pytest.approx(12 * scale, abs=1)
-    assert seen.sum() == pytest.approx(240 * scale**2, rel=0.12)
+    assert x2 - x1 == pytest.approx(20 * zoom, abs=1)
+    assert y2 - y1 == pytest.approx(12 * zoom, abs=1)
+    assert seen.sum() == pytest.approx(240 * zoom**2, rel=0.12)
 
 
 def test_half_a_pixel_mixes_the_rim_only():
@@ -146,7 +146,7 @@ def test_an_object_may_be_hidden():
 
 
 @pytest.mark.parametrize(
-    "move", [Move(right=500), Move(down=-500), Move(scale=1e-3, right=0.5, down=0.5)]
+    "move", [Move(right=500), Move(down=-500), Move(zoom=1e-3, right=0.5, down=0.5)]
 )
 def test_one_that_would_leave_stays_with_its_group(move):
     image, masks = scene((30, 20, 15, 9), (3, 3, 4, 4))
@@ -165,7 +165,7 @@ def test_part_of_an_object_may_leave():
 
 def test_an_object_that_fills_the_image_leaves_nothing_to_fill_with():
     image = pattern(HEIGHT, WIDTH)
-    found, seen, _ = moved(image, np.ones((1, HEIGHT, WIDTH), np.uint8), [([0], Move(scale=1.1))])
+    found, seen, _ = moved(image, np.ones((1, HEIGHT, WIDTH), np.uint8), [([0], Move(zoom=1.1))])
     assert found.shape == image.shape
     assert seen.all()
 
@@ -181,7 +181,7 @@ def test_moves_stay_within_their_limits():
     for key, low, high in (
         ("right", -2, 2),
         ("down", -1, 1),
-        ("scale", 0.8, 1.2),
+        ("zoom", 0.8, 1.2),
         ("turn", -1, 1),
     ):
         values = [getattr(move, key) for move in drawn]
@@ -194,7 +194,7 @@ def test_what_the_border_cuts_goes_on_being_cut():
     sides |= {"right": (40, 20, WIDTH - BORDER + 1, 40), "bottom": (30, 20, 50, HEIGHT)}
     for side, box in sides.items():
         drawn = random_draws(box)
-        assert all(move.turn == 0 and move.scale >= 1 for move in drawn)
+        assert all(move.turn == 0 and move.zoom >= 1 for move in drawn)
         along, across = ("right", "down") if side in ("left", "right") else ("down", "right")
         sign = -1 if side in ("left", "top") else 1
         assert all(sign * getattr(move, along) >= 0 for move in drawn), side

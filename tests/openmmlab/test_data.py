@@ -685,6 +685,37 @@ def test_weights_of_single_classes_are_not_guessed():
         data.set_classes(config, ("a", "b", "c"))
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "key", "before", "after"),
+    [
+        ("upernet_swin_t", "decode_head", "loss_decode", [2.0] * 150, [2.0] * 3),
+        ("upernet_swin_t", "auxiliary_head", "loss_decode", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        ("mask_rcnn_swin_t", "bbox_head", "loss_cls", [1.0] * 80 + [0.5], [1.0] * 3 + [0.5]),
+        ("retinanet_swin_t", "bbox_head", "loss_cls", None, None),
+    ],
+)
+def test_weights_of_other_losses_follow_the_classes(name, head, key, before, after):
+    config = configs.load(ROOT / f"configs/{name}.py")
+    model = config.model.roi_head if "roi_head" in config.model else config.model
+    model[head][key].class_weight = before
+    data.set_classes(config, ("a", "b", "c"))
+    assert model[head][key].class_weight == after
+
+
+def test_weights_of_other_losses_are_not_guessed():
+    config = configs.load(ROOT / "configs/upernet_swin_t.py")
+    config.model.decode_head.loss_decode.class_weight = [1.0, 2.0]
+    with pytest.raises(InputError, match=r"loss_decode.class_weight has 2 .* 3 are needed\. State"):
+        data.set_classes(config, ("a", "b", "c"))
+
+
+def test_scaled_images_leave_what_moves_objects_alone():
+    config = configs.load(ROOT / "configs/htc_swin_b.py")
+    config.train_dataloader.dataset.pipeline[3].zoom = (0.9, 1.1)
+    data.scale_images(config, (150, 90))
+    assert config.train_dataloader.dataset.pipeline[3].zoom == (0.9, 1.1)
+
+
 @pytest.mark.parametrize("task", ["", "_panoptic", "_ade20k"])
 def test_no_crop_is_larger_than_a_scaled_image(task, small_shapes):
     config = configs.load(ROOT / f"configs/mask2former_swin_t{task}.py")
