@@ -7,7 +7,7 @@ section would train with the default, silently. Here it is an error with the nea
 import inspect
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "
     "pretrained",
     "sync_bn",
 }
+ELSEWHERE = frozenset({"tta_model", "tta_pipeline"})  # read by other tools of OpenMMLab
 REQUIRED = ("model", "default_scope")
 SCOPES = ("mmdet", "mmseg")
 # What torch says when more of the best are asked for than there are.
@@ -113,12 +114,22 @@ def _check_rates(config: Config) -> None:
             f"'swin_dense.LayerDecay' alone, this is {wrapper.get('constructor')!r}. State it in "
             "optim_wrapper, as configs/_base_/adamw.py does."
         )
+    if wrapper and not isinstance(wrapper.get("optimizer"), Mapping):
+        raise InputError(
+            "config: optim_wrapper.optimizer says which optimizer updates the whole model; several "
+            f"in one run are not supported. This has {', '.join(wrapper) or 'nothing'}. As in "
+            "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))."
+        )
 
 
 def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
-    """Every top-level name is a section somebody reads; plain values may have any other name."""
+    """Every top-level name is a section somebody reads, or a name for a value within one.
+
+    Plain values may have any other name that does not resemble a section's.
+    """
+    within = [part for name in SECTIONS & config.keys() for part in _parts(config[name])]
     for name, value in config.items():
-        if name in SECTIONS:
+        if name in SECTIONS | ELSEWHERE or value in within:
             continue
         hint = nearest(name, SECTIONS)
         if hint or isinstance(value, Mapping):
@@ -132,6 +143,14 @@ def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
             f"config: {path} lacks {', '.join(missing)}. An experiment names its fragments in "
             "_base_, see configs/mask_rcnn_swin_t.py."
         )
+
+
+def _parts(node: Any) -> Iterator[Any]:
+    """All values in a section, at any depth."""
+    inside = node.values() if isinstance(node, Mapping) else node
+    for part in inside if isinstance(inside, Iterable) and not isinstance(node, str) else ():
+        yield part
+        yield from _parts(part)
 
 
 def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:

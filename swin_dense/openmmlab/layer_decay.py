@@ -8,16 +8,19 @@ from torch import nn
 from swin_dense.errors import InputError
 from swin_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+# What does not decay in a backbone that says nothing of it: tables of places, tokens of the image.
+USUAL = ("absolute_pos_embed", "pos_embed", "relative_position_bias_table", "cls_token")
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecay(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with two rules for the backbone.
 
-    Vectors of the backbone (norms, biases) and what its `no_weight_decay_keywords` name do not
-    decay. With `layer_decay` below 1 the learning rate falls from layer to layer towards the image
-    (arXiv 2111.06377, A.2; for Swin as in SimMIM, arXiv 2111.09886): times layer_decay ** k, k
-    layers before the norms of the maps. A backbone announces its `depth`, and by `depth_of(name)`
-    how deep a parameter lies, from 0 for the embeddings to `depth` + 1.
+    Vectors of the backbone (norms, biases) and what its `no_weight_decay_keywords` name, else the
+    usual ones, do not decay. With `layer_decay` below 1 the learning rate falls from layer to
+    layer towards the image (arXiv 2111.06377, A.2; for Swin as in SimMIM, arXiv 2111.09886): times
+    layer_decay ** k, k layers before the norms of the maps. A backbone announces its `depth`, and
+    by `depth_of(name)` how deep a parameter lies, from 0 for the embeddings to `depth` + 1.
 
     Both hold on top of mmengine's options, `custom_keys` among them. Parameters of equal options
     share a group, so that an optimizer updates them together.
@@ -26,7 +29,8 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         paramwise_cfg: mmengine's options, and `layer_decay`, above 0 and at most 1, the default.
 
     Raises:
-        InputError: layer_decay is no such number, or the backbone does not announce its depth.
+        InputError: layer_decay is no such number, there is no learning rate, or the backbone does
+            not announce its depth.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -34,6 +38,11 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         self.layer_decay = options.setdefault("layer_decay", 1.0)
         super().__init__(optim_wrapper_cfg, options)
         self.base_lr: float
+        if self.base_lr is None:
+            raise InputError(
+                "config: optim_wrapper.optimizer.lr is the rate that all others follow from, and "
+                "it is not stated. As in optimizer=dict(type='AdamW', lr=1e-4)."
+            )
         if type(self.layer_decay) not in (int, float) or not 0 < self.layer_decay <= 1:
             raise InputError(
                 "config: optim_wrapper.paramwise_cfg.layer_decay is a number above 0 and at most "
@@ -61,7 +70,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
 
     def _settle(self, groups: list[dict], backbone: nn.Module) -> None:
         names = {id(parameter): name for name, parameter in backbone.named_parameters()}
-        undecayed = tuple(getattr(backbone, "no_weight_decay_keywords", ()))
+        undecayed = tuple(getattr(backbone, "no_weight_decay_keywords", USUAL))
         for group in groups:
             (parameter,) = group["params"]
             name = names.get(id(parameter))

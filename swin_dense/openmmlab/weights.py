@@ -26,8 +26,8 @@ from swin_dense.checkpoints import downloads, files, fitting, layouts, official
 from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.checkpoints.ledger import Ledger
 from swin_dense.errors import InputError
+from swin_dense.openmmlab import channels, data
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data
 
 WHOLE = 1.0  # to test or to draw, every weight of the model must come from the file
 START = 0.95  # to start training from; what must start anew, such as other classes, does not count
@@ -208,7 +208,7 @@ def compare(path: str, checkpoint: Checkpoint) -> Ledger:
     if names:
         data.set_classes(config, names, thing_names(checkpoint))
     init_default_scope(config.default_scope)
-    with configs.building(), torch.device("meta"):
+    with configs.building(), channels.building_place(MODELS, config.model.backbone):
         model = MODELS.build(config.model)
     try:
         bare = not layouts.convert(checkpoint.weights).whole
@@ -242,7 +242,7 @@ def class_layers(config: Config, model: nn.Module) -> frozenset[str]:
         if isinstance(node.get("class_weight"), list | tuple):
             node["class_weight"] = None  # of a loss, one number for each class
     data.set_classes(twin, (*names, "one more"), trained_on(config).get("thing_classes"))
-    with torch.device("meta"):
+    with channels.building_place(MODELS, twin.model.backbone):
         other = MODELS.build(twin.model).state_dict()
     return frozenset(
         name

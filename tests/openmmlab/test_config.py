@@ -25,6 +25,24 @@ def test_plain_variables_are_allowed(tmp_path):
     assert config.load(write(tmp_path, GOOD + "my_batch = 4\n")).my_batch == 4
 
 
+def test_names_of_values_in_a_section_are_allowed(tmp_path):
+    """As OpenMMLab's own configs leave them; what one of their other tools reads, too."""
+    text = """
+default_scope = "mmdet"
+data_root = "data/coco/"
+norm_cfg = dict(type="SyncBN", requires_grad=True)
+optimizer = dict(type="SGD", lr=0.01)
+model = dict(type="MaskRCNN", neck=[dict(type="FPN", norm_cfg=norm_cfg)])
+train_dataloader = dict(dataset=dict(data_root=data_root))
+optim_wrapper = dict(type="OptimWrapper", optimizer=optimizer)
+tta_model = dict(type="DetTTAModel")
+"""
+    assert config.load(write(tmp_path, text)).data_root == "data/coco/"
+    unread = text.replace("optimizer=optimizer", 'optimizer=dict(type="AdamW", lr=1e-4)')
+    with pytest.raises(InputError, match=r"'optimizer' .* Did you mean 'optim_wrapper'"):
+        config.load(write(tmp_path, unread))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -41,6 +59,11 @@ def test_plain_variables_are_allowed(tmp_path):
         (GOOD + "auto_scale_lr = dict(base_batch_size='16')\n", "from 1, not '16'"),
         (GOOD + "auto_scale_lr = 16\n", "a whole number from 1, not None"),
         (GOOD + "optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.9))\n", "this is None"),
+        (GOOD + "optim_wrapper = dict(type='OptimWrapper')\n", r"This has type\. As in"),
+        (
+            GOOD + "optim_wrapper = dict(backbone=dict(optimizer=dict(type='SGD')))\n",
+            r"several in one run are not supported\. This has backbone",
+        ),
         (
             '_base_ = ["%s"]\nmodel = dict(backbone=dict(type="ResNet", depth=51))'
             % (ROOT / "configs/_base_/retinanet.py"),

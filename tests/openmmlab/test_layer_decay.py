@@ -1,6 +1,7 @@
 """Rates and decays of every parameter against rules written out by hand."""
 
 import pytest
+import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -130,6 +131,30 @@ def test_a_backbone_of_unknown_depth_trains_at_one_rate_only():
     assert rules(model)["backbone.bias"] == (LR, 0.0)
     with pytest.raises(InputError, match=r"announces depth .*Conv2d does not"):
         rules(model, layer_decay=0.9)
+
+
+def test_position_tables_of_other_backbones_do_not_decay():
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relative_position_bias_table = nn.Parameter(torch.ones(9, 2))
+            self.pos_embed = nn.Parameter(torch.ones(1, 4, 8))
+            self.weight = nn.Parameter(torch.ones(3, 2))
+
+    found = rules(Detector(Other()))
+    assert found["backbone.relative_position_bias_table"] == (LR, 0.0)
+    assert found["backbone.pos_embed"] == (LR, 0.0)
+    assert found["backbone.weight"] == (LR, DECAY)
+
+
+def test_a_rate_must_be_stated(model):
+    settings = dict(
+        type="OptimWrapper",
+        constructor="swin_dense.LayerDecay",
+        optimizer=dict(type="AdamW"),
+    )
+    with pytest.raises(InputError, match=r"optimizer\.lr is the rate .* not stated"):
+        build_optim_wrapper(model, settings)
 
 
 @pytest.mark.parametrize("rate", [0, -0.5, 1.5, "0.9", None, True, float("nan")])
