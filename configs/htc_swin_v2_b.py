@@ -1,17 +1,18 @@
-"""HTC++, Swin V2-B with windows of 12, COCO instances, 72 epochs multi-scale, batch 16 (8 x 2).
+"""HTC++, Swin V2-B with windows of 32, COCO instances, 36 epochs at 1536x1536, batch 64 (32 x 2).
 
-Run       torchrun --nproc-per-node 8 tools/train.py configs/htc_swin_v2_b.py \
-              --launcher pytorch --amp bf16 --pretrained swinv2_base_patch4_window12_192_22k.pth
+Run       torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
+              tools/train.py configs/htc_swin_v2_b.py --launcher pytorch --amp bf16 \
+              --pretrained swinv2_base_patch4_window12_192_22k.pth
           (those ImageNet-22K weights: github.com/SwinTransformer/storage, release v2.0.0)
-Authors   none: they published no such model; the recipe is that of Swin V1
+Authors   none; the recipe is that of their V2-L (arXiv 2111.09883, appendix A2.1)
 Ours      not measured yet
 """
 
 _base_ = [
     "_base_/htc.py",
-    "_base_/coco_htc.py",
+    "_base_/coco_htc_1536.py",
     "_base_/adamw.py",
-    "_base_/schedule_72e.py",
+    "_base_/schedule_36e.py",
 ]
 
 model = dict(
@@ -20,7 +21,12 @@ model = dict(
         embed_dim=128,
         depths=(2, 2, 18, 2),
         num_heads=(4, 8, 16, 32),
-        window_size=12,
-        pretrained_window_sizes=(0, 0, 0, 6),
+        window_size=32,
+        pretrained_window_sizes=(12, 12, 12, 6),
     ),
 )
+optim_wrapper = dict(
+    optimizer=dict(lr=4e-4),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
+)
+auto_scale_lr = dict(base_batch_size=64)

@@ -4,7 +4,8 @@ Run       torchrun --nproc-per-node 8 tools/train.py configs/sparse_rcnn_swin_t.
               --launcher pytorch --amp bf16 --pretrained swin_tiny_patch4_window7_224.pth
           (those ImageNet-1K weights: github.com/SwinTransformer/storage, release v1.0.0)
 Authors   47.9 box AP (arXiv 2103.14030, table 2; of this model they published the number alone,
-          the head and the bound of gradients are mmdet's, the rest their appendix A2.2)
+          the head and the bound of gradients are mmdet's, whose rate is a quarter of this one, the
+          rest is their appendix A2.2)
 Ours      not measured yet
 """
 

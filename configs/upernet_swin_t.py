@@ -11,7 +11,7 @@ Ours      not measured yet
 _base_ = [
     "_base_/upernet.py",
     "_base_/ade20k.py",
-    "_base_/adamw.py",
+    "_base_/adamw_ade20k.py",
     "_base_/schedule_160k.py",
 ]
 
@@ -24,4 +24,3 @@ model = dict(
         drop_path_rate=0.3,
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=6e-5, weight_decay=0.01))

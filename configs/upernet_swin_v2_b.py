@@ -1,16 +1,16 @@
-"""UPerNet, Swin V2-B with windows of 8, ADE20K, 160 000 iterations at 512x512, batch 16 (8 x 2).
+"""UPerNet, Swin V2-B with windows of 16, ADE20K, 160 000 iterations at 512x512, batch 16 (8 x 2).
 
 Run       torchrun --nproc-per-node 8 tools/train.py configs/upernet_swin_v2_b.py \
               --launcher pytorch --amp bf16 --pretrained swinv2_base_patch4_window8_256.pth
           (those ImageNet-1K weights: github.com/SwinTransformer/storage, release v2.0.0)
-Authors   none: they published no such model; the recipe is that of Swin V1
+Authors   none; the recipe is that of their V2-T (arXiv 2111.09883, appendix A1.2)
 Ours      not measured yet
 """
 
 _base_ = [
     "_base_/upernet.py",
     "_base_/ade20k.py",
-    "_base_/adamw.py",
+    "_base_/adamw_ade20k_v2.py",
     "_base_/schedule_160k.py",
 ]
 
@@ -20,7 +20,8 @@ model = dict(
         embed_dim=128,
         depths=(2, 2, 18, 2),
         num_heads=(4, 8, 16, 32),
+        window_size=16,
+        pretrained_window_sizes=(8, 8, 8, 8),
         drop_path_rate=0.3,
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=6e-5, weight_decay=0.01))

@@ -1,6 +1,6 @@
 """AdamW, a tenth of the rate for the backbone; norms, queries and position tables do not decay.
 
-(arXiv 2112.01527, section 4.1, and the authors' code.) Nor do the backbone's biases, which theirs
+(arXiv 2112.01527, section 4.2, and the authors' code.) Nor do the backbone's biases, which theirs
 does decay. The rate is that of batches of 16; it follows the batch of a run.
 """
 

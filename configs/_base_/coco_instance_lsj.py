@@ -1,6 +1,6 @@
 """COCO 2017 instances, large-scale jitter: 0.1 to 2 times 1024, cut and padded to 1024x1024.
 
-(arXiv 2112.01527, section 4.1, and arXiv 2012.07177.) Classes and layout as in coco_instance.py.
+(arXiv 2112.01527, section 4.2, and arXiv 2012.07177.) Classes and layout as in coco_instance.py.
 """
 
 _base_ = "coco_instance.py"

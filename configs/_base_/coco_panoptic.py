@@ -1,6 +1,6 @@
 """COCO 2017 things and stuff, large-scale jitter: 0.1 to 2 times 1024, cut and padded to 1024x1024.
 
-(arXiv 2112.01527, section 4.1.) Things that a crop leaves without a pixel are not asked for.
+(arXiv 2112.01527, section 4.2.) Things that a crop leaves without a pixel are not asked for.
 Classes are read from the annotation file. Expected under data_root: annotations/, with
 panoptic_{train,val}2017.json and the folders of PNGs of the same names, train2017/, val2017/.
 """

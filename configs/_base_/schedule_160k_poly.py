@@ -1,4 +1,4 @@
-"""160 000 iterations, the rate falls with (1 - t)^0.9, no warm-up (arXiv 2112.01527, 4.3)."""
+"""160 000 iterations, the rate falls with (1 - t)^0.9, no warm-up (arXiv 2112.01527, 4.2)."""
 
 _base_ = "schedule_160k.py"
 

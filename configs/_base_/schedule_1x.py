@@ -1,6 +1,9 @@
-"""12 epochs, a tenth of the rate after 8 and 11 ("1x"); the rest as in schedule_36e.py."""
+"""12 epochs, a tenth of the rate after 8 and 11 ("1x").
 
-_base_ = "schedule_36e.py"
+The runner keeps the warm-up within a tenth of a shorter run.
+"""
+
+_base_ = "by_epoch.py"
 
 train_cfg = dict(max_epochs=12)
 

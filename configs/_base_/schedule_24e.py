@@ -3,16 +3,11 @@
 The runner keeps the warm-up within a tenth of a shorter run.
 """
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=24, val_interval=1)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
+_base_ = "by_epoch.py"
+
+train_cfg = dict(max_epochs=24)
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=24, milestones=[16, 22], gamma=0.1),
 ]
-default_hooks = dict(
-    logger=dict(type="swin_dense.Progress", interval=50),
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=3),
-)
-log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)

@@ -1,14 +1,9 @@
 """50 epochs, a tenth of the rate after 40, no warm-up (arXiv 2010.04159)."""
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=50, val_interval=1)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
+_base_ = "by_epoch.py"
+
+train_cfg = dict(max_epochs=50)
 
 param_scheduler = [
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=50, milestones=[40], gamma=0.1)
 ]
-default_hooks = dict(
-    logger=dict(type="swin_dense.Progress", interval=50),
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=3),
-)
-log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)

@@ -1,6 +1,9 @@
-"""72 epochs, a tenth of the rate after 63 and 69 ("6x"; arXiv 2103.14030, appendix A2.2)."""
+"""72 epochs, a tenth of the rate after 63 and 69 ("6x"; arXiv 2103.14030, appendix A2.2).
 
-_base_ = "schedule_36e.py"
+The runner keeps the warm-up within a tenth of a shorter run.
+"""
+
+_base_ = "by_epoch.py"
 
 train_cfg = dict(max_epochs=72)
 

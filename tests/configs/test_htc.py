@@ -13,7 +13,7 @@ import swin_dense.openmmlab  # noqa: F401
 from swin_dense.openmmlab import config as configs
 
 SIZES = ("htc_swin_b", "htc_swin_l")
-ALL = (*SIZES, "htc_swin_v2_b", "htc_swin_v2_l")
+ALL = (*SIZES, "htc_swin_v2_b", "htc_swin_v2_l", "htc_swin_v2_g")
 THEIRS = Path(mmdet.__path__[0]) / ".mim/configs"
 HTC = THEIRS / "htc/htc_x101-64x4d-dconv-c3-c5_fpn_ms-400-1400-16xb1-20e_coco.py"
 INSTABOOST = THEIRS / "instaboost/cascade-mask-rcnn_r50_fpn_instaboost-4x_coco.py"
@@ -91,6 +91,22 @@ def test_the_paper_s_schedule(name):
     assert config.model.test_cfg.rcnn.nms.type == "soft_nms"
 
 
+def test_swin_v2_sees_images_of_1536():
+    """arXiv 2111.09883, A2.1: 0.1 to 2 times that size, cut and filled up to it."""
+    found = steps(load("htc_swin_v2_l"))
+    assert (found["RandomResize"].scale, found["RandomResize"].ratio_range) == (
+        (1536, 1536),
+        (0.1, 2.0),
+    )
+    assert found["RandomCrop"].crop_size == found["Pad"].size == (1536, 1536)
+    (resize,) = [
+        step
+        for step in load("htc_swin_v2_l").test_dataloader.dataset.pipeline
+        if step.type == "Resize"
+    ]
+    assert min(resize.scale) == 1100
+
+
 def differing(ours, theirs, keys):
     return {key for key in keys if ours.get(key) != theirs.get(key)}
 
@@ -135,7 +151,7 @@ def test_instaboost_has_mmdet_s_values():
     theirs = steps(reference(INSTABOOST))["InstaBoost"]
     step = TRANSFORMS.build(steps(load("htc_swin_b"))["InstaBoost"])
     assert step.prob == theirs.aug_ratio
-    assert step.limits.scale == tuple(theirs.scale)
+    assert step.limits.zoom == tuple(theirs.scale)
     assert 1 / step.limits.shift == pytest.approx(theirs.dx)
     assert 1 / step.limits.shift == pytest.approx(theirs.dy)
     assert (-step.limits.turn, step.limits.turn) == tuple(theirs.theta)
