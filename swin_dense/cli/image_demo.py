@@ -17,7 +17,7 @@ from swin_dense.cli.command import FAULT, command
 from swin_dense.datasets import colours, images
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data
+from swin_dense.openmmlab import image_sizes
 from swin_dense.openmmlab.inference import Predictor
 from swin_dense.report import pictures
 
@@ -40,7 +40,7 @@ def _demo(asked: argparse.Namespace) -> int:
     found = images.find_images(asked.image)
     config = configs.load(asked.config, asked.cfg_options)
     if asked.image_scale:
-        data.scale_images(config, asked.image_scale)
+        image_sizes.scale_images(config, asked.image_scale)
     predictor = Predictor(config, asked.checkpoint, _device(asked.device))
     out = Path(asked.out_dir)
     files.require_place(out, "--out-dir")

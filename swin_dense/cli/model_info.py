@@ -2,7 +2,8 @@
 
 Nothing is computed and no data is needed. A FLOP is a multiply-add, as in the papers; a detector of
 two stages is given 1000 boxes, of which 100 get a mask. Activations are what a training step keeps
-for its backward pass.
+for its backward pass, of the largest images that the config's pipeline gives. --shape counts both
+at another size: training images are scaled to it as by tools/train.py --image-scale.
 """
 
 import argparse
@@ -10,11 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
 from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command
-from swin_dense.openmmlab import complexity
+from swin_dense.openmmlab import complexity, image_sizes
 from swin_dense.openmmlab import config as configs
 from swin_dense.openmmlab.complexity import Complexity, Part
 from swin_dense.report import tables
@@ -29,7 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         "--shape",
         metavar="LONG,SHORT",
         type=options.scale,
-        help="size of the image in pixels (as in the papers, such as 1280,800 or 2048,512)",
+        help="size of the images in pixels (as in the papers, such as 1280,800 or 2048,512, and "
+        "the largest that the config trains at)",
     )
     parser.add_argument(
         "--batch-size",
@@ -37,39 +41,55 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images of a training step (the config's, for one device)",
     )
-    parser.add_argument("--amp", choices=["bf16"], help="mixed precision of the training step")
+    parser.add_argument(
+        "--amp",
+        choices=["bf16", "fp16"],
+        help="mixed precision of the training step (the config's; both keep as many bytes)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the numbers there, too")
     return parser
 
 
 def _model_info(asked: argparse.Namespace) -> None:
     config = configs.load(asked.config, asked.cfg_options)
-    shape = asked.shape[::-1] if asked.shape else complexity.paper_shape(config)
-    training = complexity.crop_shape(config) or shape
+    if asked.shape:
+        image_sizes.scale_images(config, asked.shape)
+    shape = asked.shape[::-1] if asked.shape else image_sizes.paper_shape(config)
+    training = image_sizes.training_shape(config) or shape
     batch = asked.batch_size or (config.get("train_dataloader") or {}).get("batch_size", 1)
+    amp = asked.amp or _amp(config)
     if asked.json:
         files.require_place(Path(asked.json).parent, "--json")
-    found = complexity.measure(config, shape, training, batch, bool(asked.amp))
+    found = complexity.measure(config, shape, training, batch, amp is not None)
     print(
         f"{asked.config}: FLOPs of one image of {_by(shape)}; activations of a training step of "
-        f"{batch} x {_by(training)}{', ' + asked.amp if asked.amp else ''}\n"
+        f"{batch} x {_by(training)}{', ' + amp if amp else ''}\n"
     )
     print(table(found))
-    purposes = {
-        "weights": found.weights,
-        "gradients": found.learning,
-        "AdamW": 2 * found.learning,
-        "activations": found.total.kept,
-    }
     print(
-        "\ntraining memory, predicted: "
-        + " + ".join(f"{name} {_mib(size)}" for name, size in purposes.items())
+        "\ntraining memory with AdamW, predicted: "
+        + " + ".join(f"{use.replace('_', ' ')} {_mib(size)}" for use, size in found.uses.items())
         + f" = {_mib(found.memory)} MiB, without what allocators, products and losses add"
     )
     if asked.json:
-        about = {"config": asked.config, "shape": shape, "training_shape": training, "batch": batch}
+        about = {
+            "config": asked.config,
+            "shape": shape,
+            "training_shape": training,
+            "batch": batch,
+            "amp": amp,
+        }
         with files.replaced(Path(asked.json)) as temporary:
             temporary.write_text(json.dumps({**about, **as_json(found)}, indent=2) + "\n")
+
+
+def _amp(config: Config) -> str | None:
+    """The mixed precision that a config itself trains in."""
+    wrapper = config.get("optim_wrapper") or {}
+    kind = str(wrapper.get("type")).rpartition(".")[2]
+    if kind == "AmpOptimWrapper":  # of a GPU, whose own is float16
+        return "bf16" if "bfloat16" in str(wrapper.get("dtype")) else "fp16"
+    return "bf16" if kind == "Bfloat16OptimWrapper" else None
 
 
 def table(found: Complexity) -> str:
@@ -87,6 +107,7 @@ def as_json(found: Complexity) -> dict[str, Any]:
         "total": _numbers(found.total),
         "parts": {part.name: _numbers(part) for part in found.parts},
         "training_memory": found.memory,
+        "training_memory_by_use": found.uses,
     }
 
 

@@ -1,7 +1,8 @@
 """Write docs/model_zoo.md: every config, what it costs, and what it reached.
 
 Counts are made from the configs; what others state is in docs/model_zoo.json, what we measured in
-the metrics.json of a run that it names. No count and no result of ours on the page is typed.
+the metrics.json of a run that it names. No count and no result of ours in its tables is typed; the
+sums in its remarks are, and the tests do them again.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab import complexity, data
+from swin_dense.openmmlab import complexity, data, image_sizes
 from swin_dense.openmmlab import config as configs
 from swin_dense.report import zoo
 from swin_dense.report.zoo import Authors, Row
@@ -94,11 +95,11 @@ def row(path: Path, stated: Mapping[str, Any]) -> Row:
 
     Args:
         stated: of docs/model_zoo.json: what Authors takes, `shape` (height and width) where their
-            FLOPs are of another size than complexity.paper_shape, and `ours`, the path of a
+            FLOPs are of another size than image_sizes.paper_shape, and `ours`, the path of a
             metrics.json of ours from the root of the project.
     """
     config = configs.load(path)
-    usual = complexity.paper_shape(config)
+    usual = image_sizes.paper_shape(config)
     height, width = stated.get("shape", usual)
     total = complexity.count(config, (height, width))
     title = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""

@@ -9,7 +9,7 @@ from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data, run, weights
+from swin_dense.openmmlab import data, image_sizes, run, weights
 from swin_dense.report import tables
 
 
@@ -40,7 +40,7 @@ def _test(asked: argparse.Namespace) -> None:
     if first_process():
         print("\n".join(found_out))
     if asked.image_scale:
-        data.scale_images(config, asked.image_scale)
+        image_sizes.scale_images(config, asked.image_scale)
     found = tuple(config.test_dataloader.dataset.metainfo.classes)
     if trained:
         segmentation = data.is_segmentation(config)

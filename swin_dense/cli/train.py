@@ -11,7 +11,7 @@ from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data, run, weights
+from swin_dense.openmmlab import data, image_sizes, run, weights
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +71,7 @@ def _train(asked: argparse.Namespace) -> None:
     for line in data.settle(config, splits, asked.data, asked.data_root, asked.classes):
         say(line)
     if asked.image_scale:
-        data.scale_images(config, asked.image_scale)
+        image_sizes.scale_images(config, asked.image_scale)
     if asked.no_val:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if asked.max_iters is not None:

@@ -3,19 +3,24 @@
 FLOPs are multiply-adds, as the papers of this field count them: of products, convolutions and
 attention (torch's counter, and the formulas that our ops register); norms, activations, RoIAlign
 and NMS count nothing. A two-stage detector is given PROPOSALS boxes, of which MASKS get a mask.
+Kept is what torch's kernels for processors keep, its dropouts switched on; those for GPUs keep a
+byte where a dropout keeps a number here.
 """
 
 import contextlib
 import functools
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
-from mmdet.models.dense_heads import Mask2FormerHead, RPNHead
+from mmcv.cnn.bricks.drop import DropPath
+from mmdet.models.dense_heads import MaskFormerHead, RPNHead
 from mmdet.models.roi_heads import SparseRoIHead
 from mmdet.models.roi_heads.bbox_heads import DIIHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
@@ -25,6 +30,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
+from mmseg.models.decode_heads import PointHead
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -33,13 +39,14 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     unset_fake_temporarily,
 )
+from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as trees
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+from swin_dense.backbones import residual
 from swin_dense.errors import InputError
-from swin_dense.openmmlab import data
 from swin_dense.openmmlab.channels import building_place
 from swin_dense.openmmlab.config import building
 
@@ -48,6 +55,9 @@ MASKS = 100
 UNFOLDED = ("backbone", "roi_head", "panoptic_head")  # told apart by their own parts
 LISTS = ("backbone", "neck", "roi_head")  # and by the parts of their lists
 REST = "rest"  # what is computed between the parts; of a segmentor, its loss
+NEEDS_MORE = (DataDependentOutputException, DynamicOutputShapeException, NotImplementedError)
+HERE = Path(__file__)
+DROPOUTS = (_DropoutNd, nn.MultiheadAttention, DropPath, residual.DropPath)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Part:
 
     Attributes:
         name: where it is in the model.
-        parameters: how many numbers it learns.
+        parameters: how many numbers its weights have, frozen ones included.
         flops: multiply-adds of one image in a test.
         kept: bytes of activations that a training step keeps for the backward pass.
     """
@@ -88,35 +98,25 @@ class Complexity:
         return Part("total", *map(sum, columns))
 
     @property
+    def uses(self) -> dict[str, int]:
+        """Bytes of a training step with AdamW, by what they are used for."""
+        return {
+            "weights": self.weights,
+            "gradients": self.learning,
+            "optimizer_state": 2 * self.learning,
+            "activations": self.total.kept,
+        }
+
+    @property
     def memory(self) -> int:
-        """Bytes of a training step with AdamW; what allocators and products add is not in it."""
-        return self.weights + 3 * self.learning + self.total.kept
-
-
-def paper_shape(config: Config) -> tuple[int, int]:
-    """(height, width) at which papers count: 800x1280 for COCO, s x 4s for label maps."""
-    if not data.is_segmentation(config):
-        return 800, 1280
-    scales = [step.get("scale") for step in data.walk(config.get("test_dataloader") or {})]
-    sides = [min(scale) for scale in scales if isinstance(scale, list | tuple)]
-    if not sides:
-        raise InputError(
-            "config: test_dataloader resizes images to no scale (longer, shorter side), so that "
-            "there is no size to count at. Give one with --shape."
-        )
-    return min(sides), 4 * min(sides)
-
-
-def crop_shape(config: Config) -> tuple[int, int] | None:
-    """(height, width) of what a training step sees, where it is cropped to one size."""
-    crop = (config.model.get("data_preprocessor") or {}).get("size")
-    return tuple(crop) if data.is_segmentation(config) and crop else None
+        """Bytes of all uses; what allocators and products add is not in it."""
+        return sum(self.uses.values())
 
 
 def count(config: Config, shape: tuple[int, int]) -> Part:
     """Parameters and FLOPs alone, of the whole model; see `measure`."""
     model, fake = _build(config)
-    with building(), fake, _KnownNumbers(), _needs_no_data(model):
+    with fake, _KnownNumbers():
         flops = _flops(model, shape)
     return Part("total", sum(p.numel() for p in model.parameters()), flops.total(), 0)
 
@@ -134,17 +134,14 @@ def measure(
         shape: height and width in pixels of the image that FLOPs are counted for.
         training_shape: height and width in pixels of an image of a training step.
         batch: images of a training step.
-        bf16: whether a training step runs under bf16 autocast.
+        bf16: whether a training step runs under bf16 autocast; fp16 keeps as many bytes.
 
     Raises:
-        InputError: what the model computes depends on more than the image's size.
+        InputError: the model computes no images of this size, or not from their size alone.
     """
     model, fake = _build(config)
-    learning = [p for p in model.parameters() if p.requires_grad]
-    with building(), fake, _KnownNumbers(), _needs_no_data(model):
+    with fake, _KnownNumbers():
         flops = _flops(model, shape)
-        for parameter in learning:
-            parameter.requires_grad_(True)
         kept = _kept(model, training_shape, batch, bf16)
     numbers: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
@@ -153,11 +150,19 @@ def measure(
     names = dict.fromkeys([*(_place(n) for n, _ in model.named_modules() if n), *flops, *kept])
     parts = tuple(Part(name, numbers[name], flops[name], kept[name]) for name in names)
     parts = tuple(p for p in parts if p.parameters or p.flops or p.kept)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return Complexity(parts, _bytes(model.parameters()), _bytes(learning))
 
 
 def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
     """The model, of tensors that have no data."""
+    if "backbone" not in config.model:
+        built = {k: part for k, part in config.model.items() if isinstance(part, dict)}
+        parts = [k for k in built if "type" in built[k] and k != "data_preprocessor"]
+        raise InputError(
+            f"config: only a model that has a backbone itself can be counted; {config.model.type} "
+            f"has {', '.join(parts)}. Count one of them as the model of a config of its own."
+        )
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     scope = MODELS.switch_scope_and_registry(config.default_scope)
     with building(), scope as registry, building_place(registry, config.model.backbone):
@@ -193,17 +198,6 @@ def _number(x: Tensor) -> Any:
         return x.item()
 
 
-@contextlib.contextmanager
-def _needs_no_data(model: nn.Module) -> Iterator[None]:
-    try:
-        yield
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise InputError(
-            f"{type(model).__name__}: what it computes depends on what is in the image ({error}), "
-            "so it cannot be counted from the config alone."
-        ) from error
-
-
 class _Work(nn.Module):
     """What is done with a model, as a module around it: trackers name its parts from there."""
 
@@ -212,8 +206,9 @@ class _Work(nn.Module):
         self.model = model
         self.do = do
 
-    def forward(self, *arguments: Any) -> Any:
-        return self.do(self.model, *arguments)
+    def forward(self, shape: tuple[int, int], batch: int) -> Any:
+        with _countable(self.model, shape), building():
+            return self.do(self.model, shape, batch)
 
     @classmethod
     def place(cls, tracker: ModuleTracker) -> str:
@@ -221,6 +216,30 @@ class _Work(nn.Module):
         start = f"{cls.__name__}.model."
         around = [name for name in tracker.parents if name.startswith(start)]
         return _place(max(around, key=len, default=start + REST).removeprefix(start))
+
+
+@contextlib.contextmanager
+def _countable(model: nn.Module, shape: tuple[int, int]) -> Iterator[None]:
+    """Say what to do about a model that cannot be counted; a fault of ours keeps its traceback."""
+    try:
+        yield
+    except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
+        place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if place.is_relative_to(HERE.parents[1]) and place != HERE:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        problem = (
+            f"what it computes depends on more than the size of images ({reason}), so it cannot be "
+            "counted from the config alone. Let it run: the log of tools/train.py CONFIG "
+            "--max-iters 20 tells the memory."
+        )
+        if isinstance(error, RuntimeError) and not isinstance(error, NEEDS_MORE):
+            problem = (  # of tensors without data, nothing but the shapes can be wrong
+                f"it cannot compute images of {shape[1]}x{shape[0]} ({reason}). They are too small "
+                "for it or not of the size it is made for: give another one, with --shape or in "
+                "the pipeline of train_dataloader."
+            )
+        raise InputError(f"{type(model).__name__}: {problem}") from error
 
 
 class _FlopCounter(FlopCounterMode):
@@ -240,14 +259,22 @@ class _FlopCounter(FlopCounterMode):
 
 def _flops(model: nn.Module, shape: tuple[int, int]) -> Counter[str]:
     """Multiply-adds of each part for one image."""
-    model.requires_grad_(False)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)  # else the counter looks for gradients that are not recorded
     with torch.no_grad(), _proposals(model, PROPOSALS, MASKS), _FlopCounter() as counter:
         _Work(model, _forward)(shape, 1)
+    for parameter in learning:
+        parameter.requires_grad_(True)
     return Counter({part: flops // 2 for part, flops in counter.by_part.items()})
 
 
 def _kept(model: nn.Module, shape: tuple[int, int], batch: int, bf16: bool) -> Counter[str]:
-    """Bytes of activations that each part keeps; a segmentor's loss included."""
+    """Bytes of activations that each part keeps; a segmentor's loss included.
+
+    Of the model only the dropouts are in training: whole DETRs would ask for ground truth then.
+    """
+    for module in model.modules():
+        module.training = isinstance(module, DROPOUTS)
     weights = {_memory(x) for x in (*model.parameters(), *model.buffers())}
     alive: dict[int, Tensor] = {}  # lest another tensor comes to lie in the same place
     kept: Counter[str] = Counter()
@@ -292,7 +319,10 @@ def _forward(model: Any, shape: tuple[int, int], batch: int) -> Any:
     """Images through the model, to what its heads return, before boxes or labels are made."""
     images, samples = torch.empty(batch, 3, *shape), _samples(shape, batch)
     if hasattr(model, "decode_head"):
-        return _logits(model.decode_head, model.extract_feat(images), samples)
+        maps, found = model.extract_feat(images), None
+        for head in _listed(model.decode_head):
+            found = _logits(model, head, maps, found, samples)
+        return found
     if isinstance(getattr(model, "roi_head", None), SparseRoIHead):  # its forward is its loss
         maps = model.extract_feat(images)
         proposals = model.rpn_head.predict(maps, samples)
@@ -308,23 +338,42 @@ def _samples(shape: tuple[int, int], batch: int) -> list[DetDataSample]:
 
 def _segment(model: Any, shape: tuple[int, int], batch: int) -> None:
     """Images to what a segmentor's losses are made of: logits at the size of the labels."""
-    maps = model.extract_feat(torch.empty(batch, 3, *shape))
-    more = getattr(model, "auxiliary_head", None)
-    for head in (model.decode_head, *(more if isinstance(more, nn.ModuleList) else [more])):
-        logits = None if head is None else _logits(head, maps, _samples(shape, batch))
-        if isinstance(logits, Tensor):  # a transformer's losses look at a few points
+    maps, samples = model.extract_feat(torch.empty(batch, 3, *shape)), _samples(shape, batch)
+    *earlier, last = _listed(model.decode_head)
+    found, before = [], None
+    for head in earlier:  # computed for its own loss, and again for the head behind it
+        found.append(_logits(model, head, maps, before, samples))
+        before = _logits(model, head, maps, before, samples)
+    found.append(_logits(model, last, maps, before, samples))
+    for head in _listed(getattr(model, "auxiliary_head", None)):
+        found.append(_logits(model, head, maps, None, samples))
+    for logits in found:
+        if isinstance(logits, Tensor) and logits.dim() == 4:  # other losses look at a few points
             large = functional.interpolate(logits.float(), shape, mode="bilinear")
             functional.cross_entropy(large, torch.empty(batch, *shape, dtype=torch.long))
 
 
-def _logits(head: nn.Module, maps: Sequence[Tensor], samples: list[DetDataSample]) -> Any:
-    """Mask2Former's head takes the samples, too."""
-    return head(maps, samples) if isinstance(head, Mask2FormerHead) else head(maps)
+def _listed(part: Any) -> list[Any]:
+    """The heads of a cascade, one head, or none."""
+    return list(part) if isinstance(part, nn.ModuleList) else [part] if part is not None else []
+
+
+def _logits(
+    model: Any, head: Any, maps: Sequence[Tensor], before: Any, samples: list[DetDataSample]
+) -> Any:
+    """What a head returns; in a cascade it is given what the one before returned."""
+    if isinstance(head, PointHead):  # its forward takes the points that these choose
+        if torch.is_grad_enabled():
+            return head.loss(maps, before, samples, model.train_cfg)
+        return head.predict(maps, before, [s.metainfo for s in samples], model.test_cfg)
+    if isinstance(head, MaskFormerHead):
+        return head(maps, samples)
+    return head(maps) if before is None else head(maps, before)
 
 
 @contextlib.contextmanager
 def _proposals(model: Any, boxes: int, masks: int) -> Iterator[None]:
-    """Give a two-stage detector so many boxes in all, of which the first ones get a mask."""
+    """Stand in for what images and labels decide: so many boxes, of which the first get a mask."""
     changed: list[tuple[Any, str]] = []
 
     def replace(holder: Any, name: str, by: Callable) -> None:
@@ -341,6 +390,8 @@ def _proposals(model: Any, boxes: int, masks: int) -> Iterator[None]:
             replace(module, "refine_bboxes", functools.partial(_refine, module))
         elif isinstance(module, FCNMaskHead):
             replace(module, "forward", functools.partial(_first_rows, module.forward, masks))
+        elif isinstance(module, PointHead):
+            replace(module, "loss_by_feat", lambda logits, *_: logits)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from swin_dense.errors import InputError, MissingInputError, nearest
-from swin_dense.openmmlab import channels, data
+from swin_dense.openmmlab import channels, image_sizes
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
 SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
@@ -82,7 +82,7 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     _check_rates(config)
     with building():
         channels.fill(config)
-    data.pad_to_crop(config)
+    image_sizes.pad_to_crop(config)
     return config
 
 

@@ -163,37 +163,6 @@ def _weigh_classes(head: Mapping[str, Any], count: int, segmentation: bool) -> N
             loss["class_weight"] = [*each[:1] * count, *rest]
 
 
-def pad_to_crop(config: Config) -> None:
-    """Where left open, what smaller images are padded to in training: the crop of the data."""
-    preprocessor = config["model"].get("data_preprocessor") or {}
-    steps = walk((config.get(LOADERS["train"]) or {}).get("dataset"))
-    crops = [step["crop_size"] for step in steps if step.get("type") == "RandomCrop"]
-    if (
-        is_segmentation(config)
-        and crops
-        and preprocessor.keys().isdisjoint(("size", "size_divisor"))
-    ):
-        preprocessor["size"] = tuple(crops[-1])
-
-
-def scale_images(config: Config, scale: tuple[int, int]) -> None:
-    """Resize every image to fit `scale` (longer, shorter side), in training and in tests.
-
-    Crops, and what they are padded to, become no larger than the longer side.
-    """
-    parts = {name: config[name] for name in LOADERS.values() if name in config}
-    preprocessor = (config.get("model") or {}).get("data_preprocessor") or {}
-    for node in [*walk(parts), preprocessor]:
-        if "scale" in node:  # a list of two is a range
-            ranged = isinstance(node["scale"], list)
-            node["scale"] = [tuple(scale)] * 2 if ranged else tuple(scale)
-        if "scales" in node:
-            node["scales"] = [tuple(scale)]
-        for key in ("crop_size", "size"):
-            if isinstance(node.get(key), list | tuple):
-                node[key] = tuple(min(side, scale[0]) for side in node[key])
-
-
 def _datasets(config: Config, splits: tuple[str, ...]) -> list[ConfigDict]:
     """The innermost data set of each split; wrappers such as RepeatDataset hold another one."""
     found = []

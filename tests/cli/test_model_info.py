@@ -42,9 +42,58 @@ def test_the_file_holds_the_numbers_of_the_table(tmp_path, capsys):
         assert part["parameters"] / 1e6 == pytest.approx(parameters, abs=0.01)
         assert part["flops"] / 1e9 == pytest.approx(flops, abs=0.01)
         assert part["activations"] / 2**20 == pytest.approx(kept, abs=1)
-    total = written["total"]
+    assert written["amp"] == "bf16"
+    total, uses = written["total"], written["training_memory_by_use"]
+    assert uses.pop("activations") == total["activations"]
+    numbers = {"weights": 4, "gradients": 4, "optimizer_state": 8}
+    assert uses == {use: size * total["parameters"] for use, size in numbers.items()}
     assert written["training_memory"] == 16 * total["parameters"] + total["activations"]
     assert f"= {written['training_memory'] / 2**20:.0f} MiB" in printed
+
+
+def test_training_is_counted_at_the_largest_size_of_the_pipeline(tmp_path, capsys):
+    """FLOPs stay at the papers' size; a size that is asked for is that of both."""
+    path = tmp_path / "info.json"
+    assert model_info.main([NANO, "--batch-size", "1", "--json", str(path)]) == 0
+    assert "one image of 1280x800; activations of a training step of 1 x 224x160\n" in (
+        capsys.readouterr().out
+    )
+    written = json.loads(path.read_text())
+    assert (written["shape"], written["training_shape"]) == ([800, 1280], [160, 224])
+    assert written["amp"] is None
+    assert model_info.main([NANO, "--batch-size", "1", "--shape", "300,100"]) == 0
+    assert "one image of 300x100; activations of a training step of 1 x 320x128\n" in (
+        capsys.readouterr().out
+    )
+
+
+def test_crops_stay_at_a_larger_size(capsys):
+    config = str(ROOT / "configs/upernet_swin_nano.py")
+    assert model_info.main([config, "--batch-size", "1", "--shape", "640,320"]) == 0
+    assert "one image of 640x320; activations of a training step of 1 x 160x160\n" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "amp"),
+    [
+        (dict(type="Bfloat16OptimWrapper"), ", bf16"),
+        (dict(type="AmpOptimWrapper", dtype="bfloat16"), ", bf16"),
+        (dict(type="AmpOptimWrapper", dtype="float16"), ", fp16"),
+        (dict(type="mmengine.AmpOptimWrapper"), ", fp16"),
+        (dict(type="OptimWrapper"), ""),
+    ],
+)
+def test_a_config_of_mixed_precision_is_counted_so(wrapper, amp, tmp_path, capsys):
+    config, path = tmp_path / "mixed.py", tmp_path / "info.json"
+    config.write_text(f"_base_ = [{NANO!r}]\noptim_wrapper = dict(**{wrapper!r})\n")
+    kept = []
+    for of in (str(config), NANO):
+        assert model_info.main([of, "--batch-size", "1", "--json", str(path)]) == 0
+        kept.append(json.loads(path.read_text())["total"]["activations"])
+    assert f"of 1 x 224x160{amp}\n" in capsys.readouterr().out
+    assert kept[0] < 0.9 * kept[1] if amp else kept[0] == kept[1]
 
 
 def test_options_change_the_model(capsys):

@@ -18,7 +18,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.openmmlab import channels, data, run
+from swin_dense.openmmlab import channels, data, image_sizes, run
 from swin_dense.openmmlab import config as configs
 from swin_dense.registry import DATASETS
 
@@ -56,7 +56,7 @@ def nodes(tree):
 
 def shrink(config):
     """Make a model's config and its images small, in place; channels are left open."""
-    data.scale_images(config, SCALES[0])
+    image_sizes.scale_images(config, SCALES[0])
     model = config.model
     for key in AS_USUAL:
         model.backbone.pop(key, None)
@@ -92,7 +92,7 @@ def images(config, split):
     found = []
     for i, scale in enumerate(SCALES):
         scaled = copy.deepcopy(config)
-        data.scale_images(scaled, scale)
+        image_sizes.scale_images(scaled, scale)
         found.append(DATASETS.build(scaled[data.LOADERS[split]].dataset)[i])
     return found
 

@@ -1,14 +1,23 @@
 """Counts without data against sums by hand and against the real model on real tensors."""
 
 import math
+from copy import deepcopy
 
+import mmdet
+import mmseg
 import pytest
 import torch
 from conftest import CONFIGS, ROOT
+from mmcv.cnn.bricks import DropPath
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import swin_dense.openmmlab  # noqa: F401
+from swin_dense.backbones import residual
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import complexity
 from swin_dense.openmmlab import config as configs
@@ -26,7 +35,7 @@ def parts(found):
 
 def built(config):
     with MODELS.switch_scope_and_registry(config.default_scope) as registry:
-        return registry.build(config.model).eval()
+        return registry.build(deepcopy(config.model)).eval()  # DETRs write into it
 
 
 def backbone_by_hand(config, height, width):
@@ -86,11 +95,9 @@ def test_a_real_model_counts_the_same():
     assert 2 * found.total.flops == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_what_is_kept_is_what_a_real_backbone_keeps(bf16):
-    config = loaded("mask_rcnn_swin_nano")
-    backbone = built(config).backbone
-    own = (*backbone.parameters(), *backbone.buffers())
+def really_kept(module, compute, bf16=False):
+    """Bytes that real tensors keep for the backward pass, without the module's own."""
+    own = (*module.parameters(), *module.buffers())
     weights = {t.untyped_storage().data_ptr() for t in own}
     kept = {}
 
@@ -102,10 +109,64 @@ def test_what_is_kept_is_what_a_real_backbone_keeps(bf16):
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        backbone(torch.randn(3, 3, *SHAPE))
+        compute()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_what_is_kept_is_what_a_real_backbone_keeps(rate, bf16):
+    config = loaded("mask_rcnn_swin_nano", **{"model.backbone.drop_path_rate": rate})
+    backbone = built(config).backbone.train()
+    real = really_kept(backbone, lambda: backbone(torch.randn(3, 3, *SHAPE)), bf16)
     found = complexity.measure(config, SHAPE, SHAPE, batch=3, bf16=bf16)
     ours = sum(p.kept for p in found.parts if p.name.startswith("backbone"))
-    assert ours == pytest.approx(sum(s.nbytes() for s in kept.values()), rel=0.005)
+    assert ours == pytest.approx(real, rel=0.005)
+
+
+@MODELS.register_module()
+class _Dropping(nn.Module):
+    """A little of whatever drops something in training, and a norm that has two ways, too."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = MODELS.build(backbone)
+        self.attention = nn.MultiheadAttention(48, 2, dropout=0.2, batch_first=True)
+        self.channels, self.numbers = nn.Dropout2d(0.4), nn.Dropout(0.1)
+        self.images = DropPath(0.3)
+
+    def forward(self, images, samples=None, mode="tensor"):
+        assert not self.training or samples is None, "ground truth is asked for in training"
+        x = self.channels(self.backbone(images)[1] ** 2)  # 48 channels
+        x = x.flatten(2).transpose(1, 2) ** 2
+        x = x + self.images(self.attention(x, x, x)[0])
+        return self.numbers(x**2) ** 2
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_dropouts_keep_what_they_keep_in_training(bf16):
+    config = loaded("mask_rcnn_swin_nano")
+    config.model = dict(type="_Dropping", backbone=config.model.backbone)
+    model = built(config)
+    images = torch.randn(3, 3, *SHAPE)
+    still = really_kept(model, lambda: model(images), bf16)
+    real = really_kept(model.train(), lambda: model(images), bf16)
+    found = complexity.measure(config, SHAPE, SHAPE, batch=3, bf16=bf16)
+    assert found.total.kept == pytest.approx(real, rel=0.005)
+    assert real > 1.05 * still
+
+
+def test_what_is_kept_is_what_a_real_detr_keeps():
+    """Its transformer in training, the rest of it not: there it would ask for ground truth."""
+    config = loaded("deformable_detr_swin_t", **{"model.backbone.drop_path_rate": 0.0})
+    model = built(config)
+    model.encoder.train()
+    model.decoder.train()
+    about = dict(img_shape=SHAPE, batch_input_shape=SHAPE)
+    samples = [DetDataSample(metainfo=about) for _ in range(2)]
+    real = really_kept(model, lambda: model(torch.randn(2, 3, *SHAPE), samples, mode="tensor"))
+    found = complexity.measure(config, SHAPE, SHAPE, batch=2)
+    assert found.total.kept == pytest.approx(real, rel=0.005)
 
 
 def test_activations_grow_with_batch_and_pixels_and_weights_do_not():
@@ -158,21 +219,6 @@ def test_a_segmentors_loss_is_kept_at_the_size_of_the_labels():
     assert found[complexity.REST].kept >= 2 * 2 * 150 * 64 * 96 * 4
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "crop"),
-    [
-        ("mask_rcnn_swin_t", (800, 1280), None),
-        ("dino_swin_t", (800, 1280), None),
-        ("upernet_swin_t", (512, 2048), (512, 512)),
-        ("mask2former_swin_b_ade20k", (640, 2560), (640, 640)),
-    ],
-)
-def test_shapes_of_the_papers(name, shape, crop):
-    config = loaded(name)
-    assert complexity.paper_shape(config) == shape
-    assert complexity.crop_shape(config) == crop
-
-
 @pytest.mark.parametrize("name", ["dino_swin_t", "mask2former_swin_t_ade20k", "mask_rcnn_swin_t"])
 def test_counting_leaves_the_config_as_it_was(name):
     config = loaded(name)
@@ -193,8 +239,87 @@ def test_any_backbone_is_counted():
     assert backbone / 1e9 == pytest.approx(4.09, abs=0.01)
 
 
+def theirs(library, name):
+    """A config that comes with mmdet or mmseg."""
+    return Config.fromfile(f"{library.__path__[0]}/.mim/configs/{name}.py")
+
+
+OCRNET = "ocrnet/ocrnet_hr18s_4xb4-80k_ade20k-512x512"
+POINT_REND = "point_rend/pointrend_r50_4xb4-160k_ade20k-512x512"
+
+
+@pytest.mark.parametrize("name", [OCRNET, POINT_REND])
+def test_a_cascade_of_heads_counts_what_a_real_one_does(name):
+    config, shape = theirs(mmseg, name), (128, 160)
+    model = revert_sync_batchnorm(built(config))
+    about = dict.fromkeys(("img_shape", "ori_shape", "pad_shape"), shape)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.encode_decode(torch.zeros(1, 3, *shape), [about])
+    found = complexity.measure(theirs(mmseg, name), shape, shape)
+    assert 2 * found.total.flops == counter.get_total_flops()
+
+
+def test_the_first_head_of_a_cascade_is_computed_twice_in_training():
+    """mmseg computes it for its own loss, and again for the head behind it."""
+    config, shape = theirs(mmseg, OCRNET), (64, 96)
+    model = revert_sync_batchnorm(built(config))
+    with torch.no_grad():
+        maps = model.extract_feat(torch.randn(2, 3, *shape))
+    first, second = model.decode_head
+
+    def heads():
+        return first(maps), second(maps, first(maps))
+
+    real = really_kept(model, heads)
+    found = parts(complexity.measure(config, shape, shape, batch=2))
+    assert found["decode_head"].kept == pytest.approx(real, rel=0.005)
+
+
+def test_maskformers_head_takes_the_samples():
+    config = theirs(mmseg, "maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512")
+    found = parts(complexity.measure(config, SHAPE, SHAPE))
+    assert found["decode_head"].flops > 1e8
+
+
+def test_images_too_small_say_so():
+    config = theirs(mmdet, "ssd/ssd300_coco")
+    with pytest.raises(InputError, match=r"cannot compute images of 256x256 .* --shape"):
+        complexity.measure(config, (256, 256), (300, 300))
+    with pytest.raises(InputError, match=r"images of 200x160 .* pipeline of train_dataloader"):
+        complexity.measure(config, (300, 300), (160, 200))
+    assert complexity.count(config, (300, 300)).flops / 1e9 == pytest.approx(34.9, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "has"),
+    [
+        (
+            mmdet,
+            "soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco",
+            "detector",
+        ),
+        (mmseg, "san/san-vit-b16_coco-stuff164k-640x640", "image_encoder, text_encoder"),
+    ],
+)
+def test_models_without_a_backbone_of_their_own_say_so(library, name, has):
+    with pytest.raises(InputError, match=f"a backbone itself .* has .*{has}.* Count one of them"):
+        complexity.count(theirs(library, name), SHAPE)
+
+
+def test_heads_that_look_at_labels_say_so():
+    config = theirs(mmdet, "yolact/yolact_r50_1xb8-55e_coco")
+    with pytest.raises(InputError, match=r"YOLACT: .* more than the size .*gt_instances.* Let it"):
+        complexity.measure(config, SHAPE, SHAPE)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.delattr(residual, "add_mlp")
+    with pytest.raises(AttributeError, match="add_mlp"):
+        complexity.measure(loaded("mask_rcnn_swin_nano"), SHAPE, SHAPE)
+
+
 def test_what_depends_on_the_image_says_so():
     config = loaded("mask_rcnn_swin_nano")
     config.model.roi_head.bbox_roi_extractor.update(type="GenericRoIExtractor", aggregation="sum")
-    with pytest.raises(InputError, match=r"MaskRCNN: what it computes depends on what is in"):
+    with pytest.raises(InputError, match=r"MaskRCNN: what it computes depends on more than"):
         complexity.measure(config, SHAPE, SHAPE)

@@ -17,7 +17,7 @@ from swin_dense.datasets import shapes
 from swin_dense.datasets.label_maps import IGNORE
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data
+from swin_dense.openmmlab import data, image_sizes
 from swin_dense.openmmlab.metrics import CocoMetric
 from swin_dense.registry import DATASETS
 
@@ -534,54 +534,7 @@ def test_a_derived_config_with_data_of_its_own_is_not_given_the_shapes(
     assert config.train_dataloader.dataset.data_root == str(copied)
 
 
-# Sizes.
-
-
-def sizes(config):
-    """Every scale and scales of the loaders, wherever they stand."""
-    found = []
-
-    def walk(node):
-        if isinstance(node, dict):
-            found.extend(node[key] for key in ("scale", "scales") if key in node)
-            node = list(node.values())
-        if isinstance(node, list | tuple):
-            for item in node:
-                walk(item)
-
-    for name in LOADERS:
-        walk(config[name])
-    return found
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
-def test_scale_images_reaches_every_step(path):
-    config = configs.load(path)
-    anchors = config.model.get("rpn_head", {}).get("anchor_generator", {}).get("scales")
-    before = sizes(config)
-    data.scale_images(config, (384, 224))
-    after = sizes(config)
-    assert len(after) == len(before) >= 3
-    assert all(size in ((384, 224), [(384, 224)], [(384, 224)] * 2) for size in after)
-    assert config.model.get("rpn_head", {}).get("anchor_generator", {}).get("scales") == anchors
-
-
-def test_scaled_images_have_that_size(small_shapes):
-    config, _ = settled("detection", small_shapes.root)
-    data.scale_images(config, (150, 90))
-    init_default_scope(config.default_scope)
-    sample = DATASETS.build(config.val_dataloader.dataset)[0]
-    assert tuple(sample["inputs"].shape) == (3, 90, 130)  # 72x104 by 90 / 72
-
-
-def test_a_range_of_sizes_is_scaled_to_one_size(small_shapes):
-    """RandomResize takes a list of two sizes, or one size with a range of ratios."""
-    config = configs.load(ROOT / "configs/atss_dyhead_swin_l.py")
-    data.settle(config, data_root=str(small_shapes.root))
-    data.scale_images(config, (150, 90))
-    init_default_scope(config.default_scope)
-    sample = DATASETS.build(config.train_dataloader.dataset)[0]
-    assert tuple(sample["inputs"].shape) == (3, 90, 130)
+# What a task needs.
 
 
 def test_boxes_alone_need_no_masks(small_shapes, tmp_path):
@@ -595,7 +548,7 @@ def test_boxes_alone_need_no_masks(small_shapes, tmp_path):
         path.write_text(json.dumps(content))
     config = configs.load(ROOT / "configs/dino_swin_t.py")
     data.settle(config, data_root=str(root))
-    data.scale_images(config, (150, 90))
+    image_sizes.scale_images(config, (150, 90))
     init_default_scope(config.default_scope)
     sample = DATASETS.build(config.train_dataloader.dataset)[0]["data_samples"]
     assert len(sample.gt_instances.bboxes) > 0
@@ -707,25 +660,3 @@ def test_weights_of_other_losses_are_not_guessed():
     config.model.decode_head.loss_decode.class_weight = [1.0, 2.0]
     with pytest.raises(InputError, match=r"loss_decode.class_weight has 2 .* 3 are needed\. State"):
         data.set_classes(config, ("a", "b", "c"))
-
-
-def test_scaled_images_leave_what_moves_objects_alone():
-    config = configs.load(ROOT / "configs/htc_swin_b.py")
-    config.train_dataloader.dataset.pipeline[3].zoom = (0.9, 1.1)
-    data.scale_images(config, (150, 90))
-    assert config.train_dataloader.dataset.pipeline[3].zoom == (0.9, 1.1)
-
-
-@pytest.mark.parametrize("task", ["", "_panoptic", "_ade20k"])
-def test_no_crop_is_larger_than_a_scaled_image(task, small_shapes):
-    config = configs.load(ROOT / f"configs/mask2former_swin_t{task}.py")
-    data.settle(config, data_root=str(small_shapes.root))
-    data.scale_images(config, (150, 90))
-    steps = {s["type"]: s for s in config.train_dataloader.dataset.pipeline}
-    assert steps["RandomCrop"].crop_size == (150, 150)
-    init_default_scope(config.default_scope)
-    model = MODELS.build(dict(config.model.data_preprocessor))
-    items = [DATASETS.build(config.train_dataloader.dataset)[i] for i in (0, 1)]
-    batch = {key: [item[key] for item in items] for key in items[0]}
-    side = 150 if task == "_ade20k" else 160  # the latter to a multiple of 32
-    assert tuple(model(batch, True)["inputs"].shape) == (2, 3, side, side)

@@ -13,7 +13,7 @@ import swin_dense.openmmlab  # noqa: F401
 from swin_dense.datasets import shapes
 from swin_dense.errors import InputError
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data
+from swin_dense.openmmlab import data, image_sizes
 from swin_dense.openmmlab.inference import Predictor
 
 CLASSES = {"detection": shapes.CLASSES, "segmentation": shapes.LABELS}
@@ -21,7 +21,7 @@ CLASSES = {"detection": shapes.CLASSES, "segmentation": shapes.LABELS}
 
 def load(task):
     config = configs.load(CONFIGS[task])
-    data.scale_images(config, (96, 64))
+    image_sizes.scale_images(config, (96, 64))
     return config
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data, run
+from swin_dense.openmmlab import data, image_sizes, run
 from swin_dense.openmmlab.runner import DenseRunner, bare
 
 BASE = 0.4
@@ -164,7 +164,7 @@ def test_two_runs_in_one_process_share_no_log(tmp_path, small_shapes, capsys):
         )
         config.work_dir = str(tmp_path / name)
         data.settle(config, ("train",), data_root=str(small_shapes.root))
-        data.scale_images(config, (96, 64))
+        image_sizes.scale_images(config, (96, 64))
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
         config.train_dataloader.num_workers = 0
         config.train_dataloader.persistent_workers = False
