@@ -162,8 +162,10 @@ def test_a_build_that_must_have_kernels_fails_without(checkout):
 
 @needs_kernels
 def test_a_failed_compile_shows_the_compiler_s_words(checkout):
-    source = checkout / "swin_dense" / "ops" / "csrc" / "cpu" / "vector_level.cpp"
-    source.write_text("#error of my own making\n")
+    sources = list((checkout / "swin_dense" / "ops" / "csrc" / "cpu").rglob("*.cpp"))
+    assert sources
+    for source in sources:  # one would do, but the others would be compiled beside it
+        source.write_text("#error of my own making\n")
     done = run(*BUILD, cwd=checkout, SWIN_DENSE_CUDA="0")
     assert done.returncode == 0, done.stderr
     assert "of my own making" in done.stdout
