@@ -3,9 +3,8 @@
 Run       torchrun --nproc-per-node 8 tools/train.py configs/reppoints_swin_t.py \
               --launcher pytorch --amp bf16 --pretrained swin_tiny_patch4_window7_224.pth
           (those ImageNet-1K weights: github.com/SwinTransformer/storage, release v1.0.0)
-Authors   none: theirs is RepPoints V2 with a BiFPN (45M parameters, 50.0 box AP; their repository,
-          Swin-Transformer-Object-Detection), which mmdet does not have; this is the first RepPoints
-          with the recipe of arXiv 2103.14030, appendix A2.2
+Authors   none: theirs is RepPoints V2, see reppoints_v2_swin_t.py; this is the first RepPoints with
+          the recipe of arXiv 2103.14030, appendix A2.2
 Ours      not measured yet
 """
 

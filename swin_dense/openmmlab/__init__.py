@@ -31,12 +31,14 @@ warnings.filterwarnings("ignore", message="To copy construct from a tensor", mod
 # What registers itself, or takes the place of something in mmengine, does so now.
 for module in (
     "amp",
+    "bifpn",
     "datasets",
     "heads",
     "hooks",
     "layer_decay",
     "metrics",
     "panoptic",
+    "reppoints_v2",
     "runner",
     "transforms",
     "weights",

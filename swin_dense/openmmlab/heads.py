@@ -62,6 +62,11 @@ class ExactRepPointsHead(RepPointsHead):
     def points2bbox(self, pts: Tensor, y_first: bool = True) -> Tensor:
         return super().points2bbox(_exact(pts), y_first)
 
+    def get_targets(self, proposals_list: list[list[Tensor]], *rest: Any, **named: Any) -> tuple:
+        """mmdet's, whose PointAssigner counts on the default device and indexes on its own."""
+        with proposals_list[0][0].device:
+            return super().get_targets(proposals_list, *rest, **named)
+
     def predict_by_feat(self, cls_scores: Sequence[Tensor], *rest: Any, **named: Any) -> Any:
         return super().predict_by_feat([_exact(s) for s in cls_scores], *rest, **named)
 

@@ -257,6 +257,7 @@ def test_detrs_learn_at_the_authors_rates(name):
         ("cascade_mask_rcnn_swin_b", 145),
         ("mask_rcnn_swin_t", 48),
         ("mask_rcnn_swin_s", 69),
+        ("reppoints_v2_swin_t", 45),
         ("sparse_rcnn_swin_t", 110),
         ("upernet_swin_t", 60),
         ("upernet_swin_s", 81),
@@ -405,6 +406,7 @@ def test_detr_and_dyhead_schedules():
         ("mask_rcnn_swin_s_1x", 12, [8, 11], 0.2),
         ("atss_swin_t", 36, [27, 33], 0.2),
         ("reppoints_swin_t", 36, [27, 33], 0.2),
+        ("reppoints_v2_swin_t", 36, [27, 33], 0.2),
         ("sparse_rcnn_swin_t", 36, [27, 33], 0.2),
         ("faster_rcnn_swin_t", 12, [8, 11], 0.2),
         ("retinanet_swin_t", 12, [8, 11], 0.2),
@@ -498,7 +500,7 @@ def test_the_recipe_of_detectors_with_swin_v2(name, rate, batch, share, window):
     assert config.train_cfg.max_epochs == 36
 
 
-@pytest.mark.parametrize("name", [p.stem for p in LEAVES if "_v2_" in p.stem])
+@pytest.mark.parametrize("name", [p.stem for p in LEAVES if "swin_v2_" in p.stem])
 def test_distances_are_measured_in_the_windows_of_the_weights(name):
     """As the name of the weights in the command says: window8_256, window12_192."""
     text = (ROOT / f"configs/{name}.py").read_text()
