@@ -13,8 +13,20 @@ from swin_dense.openmmlab import config as configs
 BACKBONES = {
     "ResNet": dict(type="mmdet.ResNet", depth=18),
     "PVT": dict(type="mmdet.PyramidVisionTransformer", num_layers=[1, 1, 1, 1]),
+    "EfficientNet": dict(type="mmdet.EfficientNet", arch="b0"),
     "SwinV2": dict(type="swin_dense.SwinV2", embed_dim=24, depths=(1, 1, 2, 1)),
 }
+
+
+def stated(name, head):
+    """EfficientNet counts from the image on, where the first map of others is its third."""
+    backbone = dict(BACKBONES[name])
+    if name == "EfficientNet":
+        of_others = (
+            Config.fromfile(str(head)).model.get("backbone", {}).get("out_indices", range(4))
+        )
+        backbone["out_indices"] = [i + 2 for i in of_others]
+    return backbone
 
 
 def is_a_head(path):
@@ -28,7 +40,7 @@ HEADS = [path for path in sorted((ROOT / "configs/_base_").glob("*.py")) if is_a
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_head_takes_it(head, name, tmp_path):
     leaf = tmp_path / "leaf.py"
-    leaf.write_text(f"_base_ = [{str(head)!r}]\nmodel = dict(backbone=dict({BACKBONES[name]!r}))\n")
+    leaf.write_text(f"_base_ = [{str(head)!r}]\nmodel = dict(backbone={stated(name, head)!r})\n")
     assert set(runpy.run_path(str(leaf))["model"]) == {"backbone"}
     config = configs.load(leaf)
     found = complexity.count(config, (224, 320))
