@@ -125,11 +125,14 @@ def _check_rates(config: Config) -> None:
 def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
     """Every top-level name is a section somebody reads, or a name for a value within one.
 
-    Plain values may have any other name that does not resemble a section's.
+    Numbers may have any name; texts and switches one that does not resemble a section's, unless a
+    key within a section has the same name and value.
     """
     within = [part for name in SECTIONS & config.keys() for part in _parts(config[name])]
     for name, value in config.items():
-        if name in SECTIONS | ELSEWHERE or value in within:
+        if name in SECTIONS | ELSEWHERE or type(value) in (int, float) or (name, value) in within:
+            continue
+        if not isinstance(value, str | bool) and any(value == part for _, part in within):
             continue
         hint = nearest(name, SECTIONS)
         if hint or isinstance(value, Mapping):
@@ -145,11 +148,14 @@ def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
         )
 
 
-def _parts(node: Any) -> Iterator[Any]:
-    """All values in a section, at any depth."""
-    inside = node.values() if isinstance(node, Mapping) else node
-    for part in inside if isinstance(inside, Iterable) and not isinstance(node, str) else ():
-        yield part
+def _parts(node: Any) -> Iterator[tuple[Any, Any]]:
+    """All values in a section, at any depth, each with its key or place."""
+    if isinstance(node, Mapping):
+        inside: Iterable = node.items()
+    else:
+        inside = enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, part in inside:
+        yield key, part
         yield from _parts(part)
 
 

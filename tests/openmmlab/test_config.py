@@ -12,7 +12,7 @@ from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab import config
 from swin_dense.registry import HOOKS, MODELS
 
-GOOD = 'default_scope = "mmdet"\nmodel = dict(type="MaskRCNN")\n'
+GOOD = 'default_scope = "mmdet"\nmodel = dict(type="MaskRCNN", test_cfg=dict(on=True))\n'
 
 
 def write(folder, text):
@@ -49,6 +49,9 @@ tta_model = dict(type="DetTTAModel")
         (GOOD + "optim_wraper = dict(lr=1)\n", r"'optim_wraper' .* Did you mean 'optim_wrapper'\?"),
         (GOOD + "train_dataloder = dict()\n", "Did you mean 'train_dataloader'"),
         (GOOD + "load_form = 'x.pth'\n", "Did you mean 'load_from'"),
+        (GOOD + "find_unused_parameter = True\n", "Did you mean 'find_unused_parameters'"),
+        (GOOD + "default_scop = 'MaskRCNN'\n", "Did you mean 'default_scope'"),  # a value of model
+        (GOOD + "data_root = 'data/mine'\n", "nothing reads the section 'data_root'"),
         (GOOD + "something_else = dict(a=1)\n", "nothing reads the section 'something_else'"),
         ('default_scope = "mmdet"\n', "lacks model"),
         (GOOD + "x = (1,\n", r"line 3: "),
