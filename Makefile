@@ -20,7 +20,8 @@ test: setup  ## the tests
 	$(PYTEST) -m "not slow"
 
 # Reading, checking and drawing know nothing of kernels; the CUDA sources are kernels.
-PLAIN = tests/ops tests/backbones tests/openmmlab tests/configs/test_models.py
+PLAIN = tests/ops tests/backbones tests/configs/test_models.py $(patsubst %,tests/openmmlab/test_%.py, \
+	complexity corners heads inference mmcv_deform mmcv_ext panoptic reppoints_v2)
 test-plain: setup  ## what computes, in plain torch, as on a machine without a compiler
 	SWIN_DENSE_KERNELS=off $(PYTEST) -m "not slow" $(PLAIN) --ignore-glob='*cuda_on_cpu.py'
 

@@ -61,6 +61,8 @@ def shrink(config):
     for key in AS_USUAL:
         model.backbone.pop(key, None)
     model.backbone.update(BACKBONE)
+    if "extra_norm_every" in model.backbone:
+        model.backbone.extra_norm_every = 2  # of the blocks that are left
     for node in nodes(model):
         for key in node.keys() & AT_MOST.keys():
             node[key] = min(node[key], AT_MOST[key])
@@ -98,8 +100,8 @@ def images(config, split):
 
 
 @pytest.fixture(scope="module", params=different(LEAVES), ids=lambda path: path.stem)
-def small(request, small_shapes):
-    """(config, model, two training images, two test images)."""
+def made(request, small_shapes):
+    """(config, model, two training images, two test images), and the weights to start from."""
     config = configs.load(request.param)
     init_default_scope(config.default_scope)
     data.settle(config, data_root=str(small_shapes.root))
@@ -111,7 +113,16 @@ def small(request, small_shapes):
     with torch.no_grad():  # zeros and ones of a fresh model would hide what does not flow
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
-    return config, model, images(config, "train"), images(config, "val")
+    start = copy.deepcopy(model.state_dict())
+    return (config, model, images(config, "train"), images(config, "val")), start
+
+
+@pytest.fixture
+def small(made):
+    """(config, model, two training images, two test images); what a test trains is undone."""
+    parts, start = made
+    parts[1].load_state_dict(start)
+    return parts
 
 
 def collated(items):

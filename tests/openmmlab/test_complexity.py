@@ -153,7 +153,7 @@ def test_dropouts_keep_what_they_keep_in_training(bf16):
     real = really_kept(model.train(), lambda: model(images), bf16)
     found = complexity.measure(config, SHAPE, SHAPE, batch=3, bf16=bf16)
     assert found.total.kept == pytest.approx(real, rel=0.005)
-    assert real > 1.05 * still
+    assert real > 1.02 * still  # without kernels more is kept beside
 
 
 def test_what_is_kept_is_what_a_real_detr_keeps():

@@ -168,6 +168,7 @@ def test_views(mode):
     assert torch.equal(straight, strided)
 
 
+@needs_kernels  # plain torch's products may be added up in another order
 @pytest.mark.parametrize("mode", ["avg", "max"])
 def test_threads_do_not_change_a_bit(mode):
     features, rois = sample(dtype=torch.float32, channels=67)
