@@ -331,6 +331,23 @@ def test_layers_of_classes_are_found(name):
     assert weights.class_layers(config, built) == HEADS[name]
 
 
+def test_layers_of_classes_are_found_on_a_backbone_that_computes_in_its_constructor(tmp_path):
+    """mmdet's Swin takes its drop path rates as numbers out of a tensor."""
+    fragments = ("retinanet", "coco_detection_800", "adamw", "schedule_1x")
+    path = tmp_path / "other.py"
+    path.write_text(
+        f"_base_ = {[str(ROOT / f'configs/_base_/{name}.py') for name in fragments]}\n"
+        "model = dict(backbone=dict(type='mmdet.SwinTransformer', embed_dims=24,\n"
+        "                           depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))\n"
+    )
+    config = configs.load(path)
+    data.set_classes(config, ("a", "b", "c"))
+    init_default_scope(config.default_scope)
+    built = MODELS.build(copy.deepcopy(config.model))
+    expected = {"bbox_head.retina_cls.weight", "bbox_head.retina_cls.bias"}
+    assert weights.class_layers(config, built) == expected
+
+
 def test_class_names_wherever_they_are_stored():
     stored = {"meta": {"dataset_meta": {"classes": ["a", "b"]}}}
     assert weights.class_names(stored) == ("a", "b")
