@@ -25,7 +25,7 @@ PLAIN = tests/ops tests/backbones tests/configs/test_models.py $(patsubst %,test
 test-plain: setup  ## what computes, in plain torch, as on a machine without a compiler
 	SWIN_DENSE_KERNELS=off $(PYTEST) -m "not slow" $(PLAIN) --ignore-glob='*cuda_on_cpu.py'
 
-test-slow: setup  ## minutes each: learning on real images
+test-slow: setup  ## minutes each: learning on real images; channels of all of OpenMMLab's configs
 	$(PY) -m pytest -q -m slow
 
 lint: setup  ## style, types, and the rule which room may import which

@@ -60,7 +60,7 @@ class ExactRepPointsHead(RepPointsHead):
     """
 
     def points2bbox(self, pts: Tensor, y_first: bool = True) -> Tensor:
-        return super().points2bbox(_exact(pts), y_first)
+        return super().points2bbox(exact(pts), y_first)
 
     def get_targets(self, proposals_list: list[list[Tensor]], *rest: Any, **named: Any) -> tuple:
         """mmdet's, whose PointAssigner counts on the default device and indexes on its own."""
@@ -68,10 +68,11 @@ class ExactRepPointsHead(RepPointsHead):
             return super().get_targets(proposals_list, *rest, **named)
 
     def predict_by_feat(self, cls_scores: Sequence[Tensor], *rest: Any, **named: Any) -> Any:
-        return super().predict_by_feat([_exact(s) for s in cls_scores], *rest, **named)
+        return super().predict_by_feat([exact(s) for s in cls_scores], *rest, **named)
 
 
-def _exact(x: Tensor) -> Tensor:
+def exact(x: Tensor) -> Tensor:
+    """In float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -20,7 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from swin_dense.openmmlab.corners import CornerPools, corner_targets, radii, snap
-from swin_dense.openmmlab.heads import ExactRepPointsHead
+from swin_dense.openmmlab.heads import ExactRepPointsHead, exact
 from swin_dense.registry import MODELS, TASK_UTILS
 
 MAPS = 6  # of the corners: heat top left, bottom right, then dx, dy top left, dx, dy bottom right
@@ -177,7 +177,7 @@ class RepPointsV2Head(ExactRepPointsHead):
 
     def points2bbox(self, pts: Tensor, y_first: bool = True) -> Tensor:
         """(B, 2 * points, ...) -> (B, 4, ...): the first point, then the second, in float32."""
-        corners = _exact(pts)[:, :4]
+        corners = exact(pts)[:, :4]
         return corners[:, [1, 0, 3, 2]] if y_first else corners
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -201,7 +201,7 @@ class RepPointsV2Head(ExactRepPointsHead):
         embedded = self.semantic_convs[1](shared)
         cls, pts = cls + embedded, pts + embedded
         corners = self._corners(shared + embedded)
-        first = _exact(self.reppoints_pts_init_out(self.relu(self.reppoints_pts_init_conv(pts))))
+        first = exact(self.reppoints_pts_init_out(self.relu(self.reppoints_pts_init_conv(pts))))
         passed = (1 - self.gradient_mul) * first.detach() + self.gradient_mul * first
         offset = passed - self.dcn_base_offset.type_as(passed)
         cls = self.relu(self.reppoints_cls_conv(torch.cat([cls, corners], 1), offset))
@@ -232,7 +232,7 @@ class RepPointsV2Head(ExactRepPointsHead):
         """Of the maps of each level that `forward_single` returns in training, all in float32."""
         with torch.autocast(cls_scores[0].device.type, enabled=False):
             cls_scores, semantics, corners = (
-                [_exact(x) for x in maps] for maps in (cls_scores, semantics, corners)
+                [exact(x) for x in maps] for maps in (cls_scores, semantics, corners)
             )
             truth = (batch_gt_instances, batch_img_metas, batch_gt_instances_ignore)
             return {
@@ -387,7 +387,7 @@ class RepPointsV2Head(ExactRepPointsHead):
         if level == 0:
             return boxes
         finer = (level - 1) // 2
-        maps = _exact(corners[finer])
+        maps = exact(corners[finer])
         ends = [
             snap(boxes[:, side], maps[heat][0], maps[offset], self.point_strides[finer])
             for heat, offset, side in zip(HEAT, OFFSET, SIDES, strict=True)
@@ -403,7 +403,3 @@ def _rows(maps: Sequence[Tensor]) -> Tensor:
 
 def _size(x: Tensor) -> tuple[int, int]:
     return x.shape[-2], x.shape[-1]
-
-
-def _exact(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
