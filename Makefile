@@ -20,8 +20,9 @@ test: setup  ## the tests
 	$(PYTEST) -m "not slow"
 
 # Reading, checking and drawing know nothing of kernels; the CUDA sources are kernels.
-PLAIN = tests/ops tests/backbones tests/configs/test_models.py $(patsubst %,tests/openmmlab/test_%.py, \
-	complexity corners heads inference mmcv_deform mmcv_ext panoptic reppoints_v2)
+PLAIN = tests/ops tests/layers tests/backbones tests/configs/test_models.py tests/openmmlab/models \
+	tests/openmmlab/mmcv_ops tests/openmmlab/data/test_panoptic_metric.py \
+	$(patsubst %,tests/openmmlab/engine/test_%.py,complexity predictor)
 test-plain: setup  ## what computes, in plain torch, as on a machine without a compiler
 	SWIN_DENSE_KERNELS=off $(PYTEST) -m "not slow" $(PLAIN) --ignore-glob='*cuda_on_cpu.py'
 

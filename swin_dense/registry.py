@@ -16,7 +16,9 @@ from mmengine.registry import Registry
 _SCOPE = "swin_dense"
 _GLUE = ["swin_dense.openmmlab"]
 
-MODELS = Registry("model", parent=ROOT_MODELS, scope=_SCOPE, locations=["swin_dense.backbones"])
+MODELS = Registry(
+    "model", parent=ROOT_MODELS, scope=_SCOPE, locations=["swin_dense.backbones", *_GLUE]
+)
 DATASETS = Registry("dataset", parent=ROOT_DATASETS, scope=_SCOPE, locations=_GLUE)
 TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=_GLUE)
 TASK_UTILS = Registry("task util", parent=ROOT_TASK_UTILS, scope=_SCOPE, locations=_GLUE)

@@ -1,7 +1,6 @@
 """One file per architecture: an image to a tuple of maps, channels and strides announced."""
 
-from swin_dense.backbones.global_attention import GlobalAttention
 from swin_dense.backbones.swin import Swin
 from swin_dense.backbones.swin_v2 import SwinV2
 
-__all__ = ["GlobalAttention", "Swin", "SwinV2"]
+__all__ = ["Swin", "SwinV2"]

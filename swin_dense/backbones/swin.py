@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swin_dense.backbones import residual
 from swin_dense.backbones.pyramid import Pyramid, four_in_one, relative_position_index
-from swin_dense.backbones.residual import DropPath, Mlp
 from swin_dense.errors import InputError
+from swin_dense.layers import residual
+from swin_dense.layers.residual import DropPath, Mlp
 from swin_dense.ops.window_attention import window_attention
 from swin_dense.registry import MODELS
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
-from swin_dense import benchmark
-from swin_dense.benchmark import Case, LeftOutError, Pair
+from swin_dense.benchmarks import backbone, memory, operators, ratios
+from swin_dense.benchmarks.ratios import Case, LeftOutError, Pair
 from swin_dense.checkpoints import files
-from swin_dense.cli import benchmark_backbone, benchmark_memory, benchmark_ops, options
+from swin_dense.cli import options
 from swin_dense.cli.command import command
 from swin_dense.errors import InputError
 from swin_dense.ops import extension
@@ -52,7 +52,7 @@ def _sides(names: tuple[str, str], unit: str, factor: float) -> tuple[Column, Co
 
 
 SPREAD = Column("middle half", "spread", lambda p: p.spread)
-LINEAR = (benchmark_backbone.SIDES[1] / benchmark_backbone.SIDES[0]) ** 2
+LINEAR = (backbone.SIDES[1] / backbone.SIDES[0]) ** 2
 SPEED = (
     *_sides(("ours", "theirs"), "ms", 1000),
     Column("times as fast", "ratio", lambda p: p.ratio),
@@ -102,7 +102,7 @@ def _benchmark(asked: argparse.Namespace) -> None:
             f"--compile: {asked.what} has no rows about it, only backbone. Leave it out."
         )
     chosen = _chosen(asked)
-    machine = {**benchmark.machine(), "kernels": extension.describe(), "load": os.getloadavg()[0]}
+    machine = {**ratios.machine(), "kernels": extension.describe(), "load": os.getloadavg()[0]}
     print(
         f"{machine['kernels']}; {machine['device']}, {machine['cpu']}, {machine['threads']} "
         f"threads, torch {machine['torch']}, load {machine['load']:.1f}"
@@ -135,10 +135,10 @@ def _benchmark(asked: argparse.Namespace) -> None:
 def _chosen(asked: argparse.Namespace) -> list[Case]:
     """The rows asked for, by their name or their other side."""
     cases: dict[str, Callable[..., list[Case]]] = {
-        "ops": benchmark_ops.cases,
-        "backbone": functools.partial(benchmark_backbone.cases, compiled=asked.compile),
-        "memory": benchmark_memory.cases,
-        "growth": benchmark_backbone.growth,
+        "ops": operators.cases,
+        "backbone": functools.partial(backbone.cases, compiled=asked.compile),
+        "memory": memory.cases,
+        "growth": backbone.growth,
     }
     device = "cuda" if torch.cuda.is_available() else "cpu"
     labelled = {f"{c.name}, {c.against}": c for c in cases[asked.what](device, asked.shape)}

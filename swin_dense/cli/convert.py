@@ -113,7 +113,7 @@ def _compared(checkpoint: Checkpoint, config: str) -> Ledger:
     """The account of laying the weights into the config's model, or into its backbone."""
     # Imported here: they take seconds that a conversion alone does not need.
     import swin_dense.openmmlab  # noqa: F401
-    from swin_dense.openmmlab import weights
+    from swin_dense.openmmlab.engine import weights
 
     return weights.compare(config, checkpoint)
 

@@ -16,9 +16,9 @@ from swin_dense.cli import options
 from swin_dense.cli.command import FAULT, command
 from swin_dense.datasets import colours, images
 from swin_dense.errors import InputError
-from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import image_sizes
-from swin_dense.openmmlab.inference import Predictor
+from swin_dense.openmmlab.engine.predictor import Predictor
+from swin_dense.openmmlab.settings import config as configs
+from swin_dense.openmmlab.settings import image_sizes
 from swin_dense.report import pictures
 
 

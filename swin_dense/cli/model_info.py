@@ -17,9 +17,10 @@ import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compi
 from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command
-from swin_dense.openmmlab import complexity, image_sizes
-from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab.complexity import Complexity, Part
+from swin_dense.openmmlab.engine import complexity
+from swin_dense.openmmlab.engine.complexity import Complexity, Part
+from swin_dense.openmmlab.settings import config as configs
+from swin_dense.openmmlab.settings import image_sizes
 from swin_dense.report import tables
 
 MIB = 2**20

@@ -20,10 +20,12 @@ from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab import complexity, data, image_sizes
-from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.engine import complexity
+from swin_dense.openmmlab.settings import config as configs
+from swin_dense.openmmlab.settings import image_sizes
 from swin_dense.report import zoo
 from swin_dense.report.zoo import Authors, Row
+from swin_dense.task import Task
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/model_zoo.md"
@@ -40,13 +42,13 @@ for what reads it.
 """
 MEASURED = {"bbox_AP": "box AP", "segm_AP": "mask AP", "PQ": "PQ", "mIoU": "mIoU"}
 FRACTIONS = ("bbox_AP", "segm_AP")
-GROUPS = (
-    "COCO, boxes",
-    "COCO, instances",
-    "COCO, panoptic",
-    "ADE20K, semantic segmentation",
-    "Built-in shapes",
-)
+GROUPS = {
+    Task.DETECTION: "COCO, boxes",
+    Task.INSTANCES: "COCO, instances",
+    Task.PANOPTIC: "COCO, panoptic",
+    Task.SEMANTIC: "ADE20K, semantic segmentation",
+}
+SHAPES = "Built-in shapes"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +89,15 @@ def rows() -> list[Row]:
             f"{STATED.name}: there is no config {unknown[0]!r}.{nearest(unknown[0], paths)}"
         )
     found = [row(path, stated.get(name, {})) for name, path in paths.items()]
-    return sorted(found, key=lambda r: (GROUPS.index(r.group), _head(r.name), r.parameters, r.name))
+    return sorted(
+        found,
+        key=lambda r: (
+            [*GROUPS.values(), SHAPES].index(r.group),
+            _head(r.name),
+            r.parameters,
+            r.name,
+        ),
+    )
 
 
 def row(path: Path, stated: Mapping[str, Any]) -> Row:
@@ -121,13 +131,8 @@ def row(path: Path, stated: Mapping[str, Any]) -> Row:
 
 def _group(config: Config) -> str:
     if config.get("data") == "shapes":
-        return "Built-in shapes"
-    if data.is_segmentation(config):
-        return "ADE20K, semantic segmentation"
-    if data.is_panoptic(config):
-        return "COCO, panoptic"
-    masks = any(step.get("with_mask") for step in data.walk(config.train_dataloader))
-    return "COCO, instances" if masks else "COCO, boxes"
+        return SHAPES
+    return GROUPS[Task.of(config)]
 
 
 def _head(name: str) -> str:

@@ -8,9 +8,11 @@ import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compi
 from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
-from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data, image_sizes, run, weights
+from swin_dense.openmmlab.engine import run, weights
+from swin_dense.openmmlab.settings import classes, image_sizes, places
+from swin_dense.openmmlab.settings import config as configs
 from swin_dense.report import tables
+from swin_dense.task import Task
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,18 +38,18 @@ def _test(asked: argparse.Namespace) -> None:
     files.require_place(out.parent, "--out")
     checkpoint = weights.read(asked.checkpoint)
     trained = weights.class_names(checkpoint)
-    found_out = data.settle(config, ("test",), asked.data, asked.data_root, asked.classes)
+    found_out = places.settle(config, ("test",), asked.data, asked.data_root, asked.classes)
     if first_process():
         print("\n".join(found_out))
     if asked.image_scale:
         image_sizes.scale_images(config, asked.image_scale)
     found = tuple(config.test_dataloader.dataset.metainfo.classes)
     if trained:
-        segmentation = data.is_segmentation(config)
+        segmentation = Task.of(config) is Task.SEMANTIC
         weights.require_classes(trained, found, asked.checkpoint, ordered=segmentation)
         if not segmentation:
             # The order the heads were trained in.
-            data.set_classes(config, trained, weights.thing_names(checkpoint))
+            classes.set_classes(config, trained, weights.thing_names(checkpoint))
 
     if asked.allow_missing:
         config.allow_missing = asked.allow_missing

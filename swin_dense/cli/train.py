@@ -10,8 +10,10 @@ from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.errors import InputError
-from swin_dense.openmmlab import config as configs
-from swin_dense.openmmlab import data, image_sizes, run, weights
+from swin_dense.openmmlab.engine import run, weights
+from swin_dense.openmmlab.settings import classes, image_sizes, places
+from swin_dense.openmmlab.settings import config as configs
+from swin_dense.task import Task
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +70,7 @@ def _train(asked: argparse.Namespace) -> None:
     config.randomness = dict(config.get("randomness") or {}, seed=asked.seed)
     files.require_place(config.work_dir, "--work-dir")
     splits = ("train",) if asked.no_val else ("train", "val")
-    for line in data.settle(config, splits, asked.data, asked.data_root, asked.classes):
+    for line in places.settle(config, splits, asked.data, asked.data_root, asked.classes):
         say(line)
     if asked.image_scale:
         image_sizes.scale_images(config, asked.image_scale)
@@ -106,12 +108,12 @@ def _agree_on_classes(config: Config) -> None:
     checkpoint = weights.read(config.load_from)
     trained = weights.class_names(checkpoint)
     found = tuple(config.train_dataloader.dataset.metainfo.classes)
-    segmentation = data.is_segmentation(config)
+    segmentation = Task.of(config) is Task.SEMANTIC
     if trained is None or trained == found:
         return
     if config.get("resume") or set(trained) == set(found):
         weights.require_classes(trained, found, config.load_from, ordered=segmentation)
-        data.set_classes(config, trained, weights.thing_names(checkpoint))
+        classes.set_classes(config, trained, weights.thing_names(checkpoint))
 
 
 def _checkpoint(asked: str, folder: Path) -> str:

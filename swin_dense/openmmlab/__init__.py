@@ -9,9 +9,9 @@ import importlib
 import io
 import warnings
 
-from swin_dense.openmmlab import mmcv_ext
+from swin_dense.openmmlab.mmcv_ops import ext
 
-mmcv_ext.install()
+ext.install()
 
 # Imported here once, quietly: they print and warn about optional packages nobody asked for.
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -19,7 +19,7 @@ with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     for package in ("mmdet", "mmseg"):
         for room in ("datasets", "evaluation", "models"):
             importlib.import_module(f"{package}.{room}")
-mmcv_ext.replace_attention()
+ext.replace_attention()
 # mmseg says so at every start; the papers' recipes mean what it warns of.
 warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
 # mmdet and mmcv warn of what their own ATSSHead, DyHead and transformers do.
@@ -30,17 +30,19 @@ warnings.filterwarnings("ignore", message="To copy construct from a tensor", mod
 
 # What registers itself, or takes the place of something in mmengine, does so now.
 for module in (
-    "amp",
-    "bifpn",
-    "datasets",
-    "heads",
-    "hooks",
-    "layer_decay",
-    "metrics",
-    "panoptic",
-    "reppoints_v2",
-    "runner",
-    "transforms",
-    "weights",
+    "models.bifpn",
+    "models.float32",
+    "models.global_attention",
+    "models.panoptic_fusion",
+    "models.reppoints_v2",
+    "data.datasets",
+    "data.metrics",
+    "data.panoptic_metric",
+    "data.transforms",
+    "engine.amp",
+    "engine.hooks",
+    "engine.layer_decay",
+    "engine.runner",
+    "engine.weights",
 ):
     importlib.import_module(f"{__name__}.{module}")

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from swin_dense.cli import model_zoo
 from swin_dense.errors import InputError
-from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.settings import config as configs
 from swin_dense.report import zoo
 
 STATED = json.loads(model_zoo.STATED.read_text(encoding="utf-8"))

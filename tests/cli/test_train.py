@@ -218,7 +218,8 @@ def test_what_may_be_missing_is_named(trained, small_shapes, tmp_path):
 
 
 def test_the_papers_configs_shrink_to_a_few_iterations():
-    from swin_dense.openmmlab import config, run
+    from swin_dense.openmmlab.engine import run
+    from swin_dense.openmmlab.settings import config
 
     detection = config.load(ROOT / "configs/mask_rcnn_swin_t.py")
     run.shorten(detection, 720)

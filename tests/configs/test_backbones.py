@@ -7,8 +7,8 @@ from conftest import ROOT
 from mmengine.config import Config
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.openmmlab import complexity
-from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.engine import complexity
+from swin_dense.openmmlab.settings import config as configs
 
 BACKBONES = {
     "ResNet": dict(type="mmdet.ResNet", depth=18),

@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.openmmlab import channels
-from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.settings import channels
+from swin_dense.openmmlab.settings import config as configs
 from swin_dense.registry import DATASETS, METRICS
 
 LEAVES = sorted((ROOT / "configs").glob("*.py"))

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.settings import config as configs
 
 SIZES = ("htc_swin_b", "htc_swin_l")
 ALL = (*SIZES, "htc_swin_v2_b", "htc_swin_v2_l", "htc_swin_v2_g")

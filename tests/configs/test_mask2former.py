@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.settings import config as configs
 
 SIZES, TASKS = ("t", "s", "b", "l"), ("", "_panoptic", "_ade20k")
 ALL = [f"mask2former_swin_{size}{task}" for task in TASKS for size in SIZES]

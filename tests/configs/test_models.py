@@ -18,8 +18,9 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.openmmlab import channels, data, image_sizes, run
-from swin_dense.openmmlab import config as configs
+from swin_dense.openmmlab.engine import run
+from swin_dense.openmmlab.settings import channels, image_sizes, places, sections
+from swin_dense.openmmlab.settings import config as configs
 from swin_dense.registry import DATASETS
 
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
@@ -82,7 +83,7 @@ def different(paths):
     for path in paths:
         config = Config.fromfile(str(path))
         shrink(config)
-        pipelines = [config[name].dataset.pipeline for name in data.LOADERS.values()]
+        pipelines = [config[name].dataset.pipeline for name in sections.LOADERS.values()]
         matter = [config.model, config.optim_wrapper, pipelines]
         found.setdefault(json.dumps(matter, sort_keys=True), path)
     return list(found.values())
@@ -95,7 +96,7 @@ def images(config, split):
     for i, scale in enumerate(SCALES):
         scaled = copy.deepcopy(config)
         image_sizes.scale_images(scaled, scale)
-        found.append(DATASETS.build(scaled[data.LOADERS[split]].dataset)[i])
+        found.append(DATASETS.build(scaled[sections.LOADERS[split]].dataset)[i])
     return found
 
 
@@ -104,7 +105,7 @@ def made(request, small_shapes):
     """(config, model, two training images, two test images), and the weights to start from."""
     config = configs.load(request.param)
     init_default_scope(config.default_scope)
-    data.settle(config, data_root=str(small_shapes.root))
+    places.settle(config, data_root=str(small_shapes.root))
     shrink(config)
     channels.fill(config)
     set_random_seed(7)

@@ -16,7 +16,7 @@ from states import (
 
 import swin_dense.openmmlab  # noqa: F401  so that mmdet imports without compiled ops
 from swin_dense.checkpoints.layouts import convert, export
-from swin_dense.openmmlab.config import load
+from swin_dense.openmmlab.settings.config import load
 from swin_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,91 @@
+"""Swin-T as several projects have it, to be measured beside ours; each imported when asked for."""
+
+import importlib
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from swin_dense.backbones import Swin, SwinV2
+from swin_dense.benchmarks.ratios import LeftOutError
+
+OURS = "ours"
+VERSION_2, VERSION_1 = "Swin V2", "our Swin V1 with windows of 8"
+
+
+class _FeatureMaps(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.inner(image).feature_maps
+
+
+def _ours(height: int, width: int) -> nn.Module:
+    return Swin.from_preset("tiny")
+
+
+def _version_2(height: int, width: int) -> nn.Module:
+    return SwinV2.from_preset("tiny")
+
+
+def _version_1(height: int, width: int) -> nn.Module:
+    return Swin.from_preset("tiny", window_size=8)
+
+
+def _mmdet(height: int, width: int) -> nn.Module:
+    from swin_dense.openmmlab import peers
+
+    return peers.mmdet_swin_t()
+
+
+def _transformers(height: int, width: int) -> nn.Module:
+    from transformers import SwinBackbone, SwinConfig
+
+    sizes: dict[str, Any] = dict(depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7)
+    sizes |= dict(embed_dim=96, out_features=[f"stage{i}" for i in (1, 2, 3, 4)])
+    return _FeatureMaps(SwinBackbone(SwinConfig(**sizes)))
+
+
+def _timm(height: int, width: int) -> nn.Module:
+    """Its maps stay channels-last and without the last norms, which is a little less work."""
+    import timm
+
+    name = "swin_tiny_patch4_window7_224"
+    return timm.create_model(name, features_only=True, img_size=(height, width))
+
+
+_OWN = {OURS: _ours, VERSION_2: _version_2, VERSION_1: _version_1}
+PEERS = {"mmdet": _mmdet, "transformers": _transformers, "timm": _timm}
+
+
+def load(name: str, height: int, width: int) -> nn.Module:
+    """Swin-T with random weights, one of ours or of PEERS; all take and give maps alike.
+
+    Raises:
+        LeftOutError: the project is not installed, or does not import here.
+    """
+    try:
+        _name_torchvision_ops()
+        return {**_OWN, **PEERS}[name](height, width)
+    except (ImportError, RuntimeError) as error:
+        missing = isinstance(error, ImportError) and importlib.util.find_spec(name) is None
+        reason = "not installed" if missing else f"does not import ({str(error).splitlines()[0]})"
+        raise LeftOutError(f"{name}: {reason}, left out") from error
+
+
+_declared: list[torch.library.Library] = []  # a library that is dropped takes its names along
+
+
+def _name_torchvision_ops() -> None:
+    """A torchvision built for another torch imports once its ops have names; none is called."""
+    if _declared or importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        _declared.append(torch.library.Library("torchvision", "DEF"))
+        for op in ("nms", "qnms"):
+            _declared[0].define(f"{op}() -> ()")

@@ -1,0 +1,1 @@
+"""What runs a complete config: training, evaluation, prediction, weights, counting."""

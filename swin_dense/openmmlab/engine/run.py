@@ -1,0 +1,178 @@
+"""Train and test a settled config: build the runner, start it from the asked weights, report."""
+
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import OPTIMIZERS
+
+from swin_dense.checkpoints import files
+from swin_dense.errors import InputError, nearest
+from swin_dense.openmmlab.engine.runner import DenseRunner, bare
+from swin_dense.openmmlab.settings.config import building
+
+_RUNS = itertools.count()
+ALWAYS = ("swin_dense.FiniteLoss", "swin_dense.HostMemory", "swin_dense.PlainCheckpoint")
+
+
+@dataclass
+class Tested:
+    """Numbers of one evaluation: overall, and by class; and of which weights."""
+
+    numbers: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    weights: list[dict[str, Any]]
+
+
+def shorten(config: Config, iterations: int) -> None:
+    """Make the run `iterations` long, its schedule scaled to it; the warm-up stays as it is."""
+    if iterations < 1:
+        raise InputError(f"--max-iters counts iterations: at least 1, not {iterations}.")
+    epochs = config.train_cfg.get("max_epochs")
+    for part in config.get("param_scheduler") or []:
+        by_epoch = part.pop("by_epoch", True)
+        part.pop("convert_to_iter_based", None)
+        part["by_epoch"] = False
+        if part["type"] == "LinearLR" and not by_epoch:
+            continue  # a warm-up; the runner keeps it within a tenth of the run
+        if epochs and not by_epoch:  # counted in iterations of a length nobody stated
+            whole = part.get("end") or part.get("T_max") or iterations
+        else:
+            whole = epochs or config.train_cfg["max_iters"]
+        for key in ("begin", "end", "T_max", "milestones"):
+            if key in part and not (key == "begin" and not by_epoch):  # a warm-up ends there
+                part[key] = _scaled(part[key], iterations / whole)
+    config.train_cfg = ConfigDict(
+        type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations
+    )
+    config.train_dataloader.sampler = ConfigDict(type="InfiniteSampler", shuffle=True)
+    hooks = config.setdefault("default_hooks", ConfigDict())
+    saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
+    often = max(500, iterations // 10)
+    asked = often if saving.get("by_epoch", True) else saving.get("interval", often)
+    saving.update(by_epoch=False, interval=min(asked, iterations))
+    hooks.setdefault("logger", ConfigDict(type="swin_dense.Progress"))["log_metric_by_epoch"] = (
+        False
+    )
+    config.log_processor = dict(config.get("log_processor") or {}, by_epoch=False)
+
+
+def _scaled(points: Any, factor: float) -> Any:
+    if isinstance(points, list | tuple):
+        return [_scaled(point, factor) for point in points]
+    return max(1, round(points * factor)) if points else 0
+
+
+def use_amp(config: Config, kind: str) -> None:
+    """Mixed precision: "bf16" anywhere, "fp16" with loss scaling on a GPU."""
+    if kind == "fp16":
+        if not torch.cuda.is_available():
+            raise InputError("--amp fp16 needs a GPU, this machine has none. Use --amp bf16.")
+        config.optim_wrapper.update(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+    else:
+        config.optim_wrapper.type = "Bfloat16OptimWrapper"
+
+
+def train(config: Config, pretrained: str | None = None, say: Any = print) -> Path:
+    """Run the training; returns the folder with its checkpoints, log and half-precision weights.
+
+    Args:
+        pretrained: weights for the backbone alone; replaces the config's init_cfg.
+    """
+    start = config.model.backbone.get("init_cfg")
+    alone = isinstance(start, dict) and set(start) == {"type", "checkpoint"}
+    if alone or pretrained or config.get("resume"):
+        config.model.backbone.pop("init_cfg", None)  # loaded by us where nothing replaces it
+    hooks = list(config.get("custom_hooks") or [])
+    there = {hook["type"] for hook in hooks}  # a config written by a run has them already
+    config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
+    config.pretrained = pretrained or config.get("pretrained")
+    if alone and not config.pretrained and start["type"] == "Pretrained":
+        config.pretrained = start["checkpoint"]
+    known = (config.pretrained, config.get("load_from"), config.get("resume"))
+    if not any((*known, config.model.backbone.get("init_cfg"))):
+        say(
+            "backbone: random weights. The papers start from ImageNet weights; give them with "
+            "--pretrained FILE to come near their results."
+        )
+    _require_optimizer(config)
+    with building():
+        runner = _runner(config)
+        runner.train()
+    if runner.rank == 0:
+        _write_half(runner)
+    return Path(runner.work_dir)
+
+
+def test(config: Config, checkpoint: str) -> Tested:
+    """Evaluate a checkpoint on the config's test split."""
+    config.load_from, config.resume = checkpoint, False
+    for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
+        config.pop(name, None)
+    with building():
+        runner = _runner(config)
+        for metric in runner.test_evaluator.metrics:
+            metric.collect_dir = str(Path(runner.work_dir) / "gathered")  # of several processes
+        numbers = runner.test()
+    per_class: dict[str, dict[str, float]] = {}
+    for metric in runner.test_evaluator.metrics:
+        per_class.update(getattr(metric, "per_class", {}))
+    plain = {name.rpartition("/")[2]: float(value) for name, value in numbers.items()}
+    return Tested(plain, per_class, runner.weights_record)
+
+
+def write_numbers(path: Path, tested: Tested, about: Mapping[str, Any]) -> None:
+    """metrics.json: the numbers, those of each class, and what was evaluated."""
+    with files.replaced(path) as temporary:
+        content = {**about, "metrics": tested.numbers, "per_class": tested.per_class}
+        temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
+
+
+def _require_optimizer(config: Config) -> None:
+    """mmengine looks an optimizer up late and stumbles over the None it finds."""
+    name = config.optim_wrapper.optimizer.type
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        raise InputError(
+            f"config: optim_wrapper.optimizer.type={name!r} is no optimizer of torch or mmengine."
+            f"{nearest(name, OPTIMIZERS.module_dict)}"
+        )
+
+
+def _runner(config: Config) -> DenseRunner:
+    """mmengine keeps one log and one record for each name: two runs must not share one."""
+    stem = Path(config.filename).stem if config.filename else "run"
+    config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
+    return DenseRunner.from_cfg(config)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and value != value else value
+
+
+def _write_half(runner: DenseRunner) -> None:
+    classes = {
+        name: list(names)
+        for name, names in runner.train_dataloader.dataset.metainfo.items()
+        if name in ("classes", "thing_classes")
+    }
+    meta = {
+        **classes,
+        "iterations": runner.iter,
+        "seed": runner.seed,
+        "config": Path(runner.cfg.filename).name if runner.cfg.filename else None,
+        "weights": runner.weights_record,
+    }
+    files.write_weights(
+        Path(runner.work_dir) / "weights_fp16.safetensors",
+        bare(runner.model).state_dict(),
+        meta,
+        torch.float16,
+    )

@@ -1,0 +1,1 @@
+"""Our ops under mmcv's names."""

@@ -1,0 +1,1 @@
+"""A config made complete: read, checked, its data, classes, channels and sizes filled in."""

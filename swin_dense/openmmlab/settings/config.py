@@ -1,0 +1,272 @@
+"""Read a config and find its mistakes before anything is built from it.
+
+mmengine keeps every name a config defines and ignores the ones it does not know; a misspelt
+section would train with the default, silently. Here it is an error with the nearest known name.
+"""
+
+import inspect
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine import registry as roots
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+
+from swin_dense.errors import InputError, MissingInputError, nearest
+from swin_dense.openmmlab.settings import channels, image_sizes
+
+# Sections read by the runner, then the few that mmengine or our commands read from the config.
+SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
+    "activation_checkpointing",
+    "allow_missing",
+    "compile",
+    "custom_imports",
+    "data",
+    "efficient_conv_bn_eval",
+    "find_unused_parameters",
+    "model_wrapper_cfg",
+    "pretrained",
+    "sync_bn",
+}
+ELSEWHERE = frozenset({"tta_model", "tta_pipeline"})  # read by other tools of OpenMMLab
+REQUIRED = ("model", "default_scope")
+SCOPES = ("mmdet", "mmseg")
+# What torch says when more of the best are asked for than there are.
+TOO_FEW_PLACES = ("selected index k out of range", "k not in range for dimension")
+
+
+def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config file, lay `options` (dotted key -> value) over it, fill in what is left open.
+
+    Raises:
+        MissingInputError: there is no such file.
+        InputError: it cannot be run, or has an unknown or missing section, or an option
+            names a key that is not there but resembles one that is, or its parts do not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        others = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise MissingInputError(
+            f"config: there is no file {path}.{nearest(path.name, others)} "
+            "Configs lie in configs/, one file per experiment."
+        )
+    try:
+        config = Config.fromfile(str(path))
+    except SyntaxError as error:
+        where = f"{error.filename or path}, line {error.lineno}"
+        raise InputError(f"config: {where}: {error.msg}.") from error
+    except Exception as error:  # whatever the code of a config raises is the config's mistake
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"config: {path} cannot be read: {what}") from error
+    # Written without yapf, which takes seconds at the start of a run and at each checkpoint;
+    # mmengine's fromfile forgets its argument for that.
+    vars(config)["_format_python_code"] = False
+    check_sections(config, path)
+    if options:
+        check_options(config, options)
+        config.merge_from_dict(dict(options))
+    if isinstance(config.get("param_scheduler"), dict):
+        config.param_scheduler = [config.param_scheduler]
+    if config.default_scope not in SCOPES:
+        raise InputError(
+            f"config: default_scope {config.default_scope!r} is none of {', '.join(SCOPES)}, the "
+            "libraries whose models we train."
+        )
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        _check_loader(config.get(name), name)
+    _check_rates(config)
+    with building():
+        channels.fill(config)
+    image_sizes.pad_to_crop(config)
+    return config
+
+
+def _check_loader(loader: dict | None, name: str) -> None:
+    for key, least in (("batch_size", 1), ("num_workers", 0)):
+        value = (loader or {}).get(key, least)
+        if type(value) is not int or value < least:
+            raise InputError(f"config: {name}.{key} is a whole number from {least}, not {value!r}.")
+    if loader and not loader.get("num_workers"):
+        loader["persistent_workers"] = False  # torch refuses to keep workers there are none of
+
+
+def _check_rates(config: Config) -> None:
+    """What the learning rate follows is stated in full, and somebody reads it."""
+    scaling = config.get("auto_scale_lr")
+    if scaling is not None:
+        recipe = scaling.get("base_batch_size") if isinstance(scaling, Mapping) else None
+        if type(recipe) is not int or recipe < 1:
+            raise InputError(
+                "config: auto_scale_lr.base_batch_size is the batch that the learning rate is "
+                f"stated for, a whole number from 1, not {recipe!r}. As in auto_scale_lr = "
+                "dict(enable=True, base_batch_size=16)."
+            )
+    wrapper = config.get("optim_wrapper") or {}
+    options = wrapper.get("paramwise_cfg") or {}
+    if "layer_decay" in options and wrapper.get("constructor") != "swin_dense.LayerDecay":
+        raise InputError(
+            "config: optim_wrapper.paramwise_cfg.layer_decay is read by constructor="
+            f"'swin_dense.LayerDecay' alone, this is {wrapper.get('constructor')!r}. State it in "
+            "optim_wrapper, as configs/_base_/adamw.py does."
+        )
+    if wrapper and not isinstance(wrapper.get("optimizer"), Mapping):
+        raise InputError(
+            "config: optim_wrapper.optimizer says which optimizer updates the whole model; several "
+            f"in one run are not supported. This has {', '.join(wrapper) or 'nothing'}. As in "
+            "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))."
+        )
+
+
+def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
+    """Every top-level name is a section somebody reads, or a name for a value within one.
+
+    Numbers may have any name; texts and switches one that does not resemble a section's, unless a
+    key within a section has the same name and value.
+    """
+    within = [part for name in SECTIONS & config.keys() for part in _parts(config[name])]
+    for name, value in config.items():
+        if name in SECTIONS | ELSEWHERE or type(value) in (int, float) or (name, value) in within:
+            continue
+        if not isinstance(value, str | bool) and any(value == part for _, part in within):
+            continue
+        hint = nearest(name, SECTIONS)
+        if hint or isinstance(value, Mapping):
+            raise InputError(
+                f"config: nothing reads the section {name!r} of {path}.{hint} "
+                f"The sections are: {', '.join(sorted(SECTIONS))}."
+            )
+    missing = [name for name in REQUIRED if name not in config]
+    if missing:
+        raise InputError(
+            f"config: {path} lacks {', '.join(missing)}. An experiment names its fragments in "
+            "_base_, see configs/mask_rcnn_swin_t.py."
+        )
+
+
+def _parts(node: Any) -> Iterator[tuple[Any, Any]]:
+    """All values in a section, at any depth, each with its key or place."""
+    if isinstance(node, Mapping):
+        inside: Iterable = node.items()
+    else:
+        inside = enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, part in inside:
+        yield key, part
+        yield from _parts(part)
+
+
+def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """A dotted key leads through keys that exist; below the first, one may be new and like none."""
+    for dotted in options:
+        node: Any = getattr(config, "_cfg_dict", config)
+        parts = dotted.split(".")
+        for depth, part in enumerate(parts):
+            if isinstance(node, Sequence) and not isinstance(node, str):
+                if not part.isdigit() or int(part) >= len(node):
+                    raise InputError(
+                        f"--cfg-options {dotted}: {'.'.join(parts[:depth])} is a list of "
+                        f"{len(node)}, {part!r} is not a place in it (0 to {len(node) - 1})."
+                    )
+                node = node[int(part)]
+                continue
+            known = list(node) if isinstance(node, Mapping) else []
+            if part == "in_channels":  # open until the backbone is known, though like others
+                break
+            if part not in known:
+                hint = nearest(part, known)
+                if hint or not isinstance(node, Mapping) or (depth == 0 and part not in SECTIONS):
+                    where = ".".join(parts[:depth]) or "the config"
+                    raise InputError(
+                        f"--cfg-options {dotted}: {where} has no {part!r}.{hint} "
+                        f"It has: {', '.join(map(str, known)) or 'nothing below it'}."
+                    )
+                break
+            node = node[part]
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Turn mmengine's complaints about a config's types and arguments into one message."""
+    try:
+        yield
+    except InputError:
+        raise
+    except TypeError as error:
+        built = _class_being_built(error)
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        lacking = re.search(r"missing \d+ required .*arguments?: (.+)$", str(error))
+        if built is None:
+            raise
+        if not (unknown or lacking):
+            raise InputError(f"config: {built.__name__} cannot be built: {error}") from error
+        known = [name for name in inspect.signature(built).parameters if name != "kwargs"]
+        what = f"lacks {lacking[1]}." if lacking else ""
+        if unknown:
+            what = f"takes no argument {unknown[1]!r}.{nearest(unknown[1], known)}"
+        raise InputError(
+            f"config: {built.__name__} {what} It takes: {', '.join(known)}."
+        ) from error
+    except AssertionError as error:
+        built = _class_being_built(error)
+        if built is None:
+            raise
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        raise InputError(
+            f"config: {built.__name__} cannot be built, it requires: {error or line}"
+        ) from error
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "training: a batch norm saw one value per channel. A head that pools a map to one "
+            "pixel needs at least two images in a process: train_dataloader.batch_size=2."
+        ) from error
+    except RuntimeError as error:
+        if not any(text in str(error) for text in TOO_FEW_PLACES):
+            raise
+        raise InputError(
+            "model: more of the best places of an image were asked for than it has. A DETR of two "
+            "stages needs maps of at least model.num_queries places: larger images (--image-scale) "
+            "or fewer queries. No model can return more than queries times classes: see "
+            "model.test_cfg.max_per_img."
+        ) from error
+    except KeyError as error:
+        unknown = re.search(r"([\w.:]+) is not in the (\S+) registry", str(error))
+        built = _class_being_built(error)
+        if not unknown and built is not None:
+            raise InputError(f"config: {built.__name__} cannot be built: {error}") from error
+        if not unknown:
+            raise
+        names = _registered(unknown[2])
+        raise InputError(
+            f"config: type={unknown[1]!r} is not registered in {unknown[2]}."
+            f"{nearest(unknown[1], names)} Ours start with 'swin_dense.'; for a class of yours, "
+            "name its module in custom_imports."
+        ) from error
+
+
+def _class_being_built(error: BaseException) -> type | None:
+    """mmengine's message does not name the class; its innermost building frame holds it."""
+    built = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "build_from_cfg":
+            built = trace.tb_frame.f_locals.get("obj_cls", built)
+        trace = trace.tb_next
+    return built if inspect.isclass(built) else None
+
+
+def _registered(registry_name: str) -> list[str]:
+    """Names in the registry "mmdet::model" and in its parents and children."""
+    name = registry_name.rpartition("::")[2]
+    names: list[str] = []
+    stack = [r for r in vars(roots).values() if isinstance(r, Registry) and r.name == name]
+    while stack:
+        node = stack.pop()
+        names += node.module_dict
+        stack += node.children.values()
+    return names

@@ -1,0 +1,261 @@
+"""Settle a config's data before a run: where it is, which classes, how large the heads are.
+
+`settle` is the one door. It finds the files, reads the classes, writes both into the config,
+checks the set on disk, and returns what it found as lines to print.
+"""
+
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from swin_dense.datasets import coco_layout, coco_panoptic, label_maps, layouts, shapes
+from swin_dense.datasets.paths import first_names
+from swin_dense.errors import InputError, MissingInputError
+from swin_dense.openmmlab.data.datasets import location
+from swin_dense.openmmlab.settings.classes import semantic_head, set_classes
+from swin_dense.openmmlab.settings.sections import LOADERS, datasets_of
+from swin_dense.registry import DATASETS
+from swin_dense.task import Task
+
+SHAPES_ROOT = Path("data/shapes")
+CLASSES_FILE = "classes.txt"
+
+
+def settle(
+    config: Config,
+    splits: tuple[str, ...] = ("train", "val"),
+    data: str | None = None,
+    data_root: str | None = None,
+    classes: str | None = None,
+) -> list[str]:
+    """Fill in paths, classes and head sizes, and check the data of the asked splits.
+
+    Args:
+        data: "shapes" for the built-in set; None for what the config says.
+        data_root: another place for the data; its layout is found if the config's is not there.
+        classes: a file of names, one per line, that replace the config's. For instances and
+            segments they choose among the annotations'; for label maps they name the values,
+            those in parentheses to be ignored. Without it, a classes.txt in the data root does so.
+
+    Raises:
+        InputError: whatever is wrong with the data, in words.
+    """
+    lines = []
+    asked, splits = splits, tuple(s for s in splits if config.get(LOADERS[s]) is not None)
+    if not splits:
+        raise InputError(f"config: it has no {LOADERS[asked[0]]}, there is nothing to work on.")
+    own = config.pop("data", None) == "shapes" and all(
+        Path(dataset.get("data_root") or "") == SHAPES_ROOT
+        for dataset in datasets_of(config, tuple(LOADERS))
+    )
+    if data == "shapes" or (data is None and data_root is None and own):
+        data_root = str(shapes.write(SHAPES_ROOT).root)
+    elif data is not None:
+        raise InputError(
+            f"--data knows one built-in set, 'shapes', not {data!r}. Others: --data-root."
+        )
+    moved = False
+    if data_root is not None:
+        text, moved = _move(config, Path(data_root), splits)
+        lines.append(text)
+    task = Task.of(config)
+    if task is not Task.SEMANTIC:
+        names = tuple(label_maps.read_names(classes)) if classes else None
+        settle_these = _settle_segments if task is Task.PANOPTIC else _settle_instances
+        return lines + settle_these(config, splits, names)
+    if classes:
+        table: label_maps.LabelTable | None = label_maps.read_classes_file(classes)
+    else:
+        table = _table_beside(config, splits, moved)
+    return lines + _settle_label_maps(config, splits, table)
+
+
+def _table_beside(
+    config: Config, splits: tuple[str, ...], moved: bool
+) -> label_maps.LabelTable | None:
+    """The table of the classes.txt in the data root; None where the config's names may stand.
+
+    They may not where they are those of the built-in shapes or of a public set and the files lie
+    otherwise: other label maps would be read under wrong names without a word.
+    """
+    dataset = datasets_of(config, splits)[0]
+    names = Path(dataset.get("data_root") or "") / CLASSES_FILE
+    if names.is_file():
+        return label_maps.read_classes_file(names)
+    stated = tuple((dataset.get("metainfo") or {}).get("classes") or ())
+    if stated == shapes.LABELS or (moved and not stated):
+        raise InputError(
+            f"label maps carry no names, and the config's belong to another data set. Write the "
+            f"names of {dataset.get('data_root')}, one per line in the order of their values, "
+            f"into {names} or a file given with --classes."
+        )
+    return None
+
+
+def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, bool]:
+    """Point every loader at `root`: at the config's own names in it, else at a known layout.
+
+    Returns:
+        a line to print, and whether the files lie otherwise than the config says.
+    """
+    segmentation = Task.of(config) is Task.SEMANTIC
+    keys = ("img_path", "seg_map_path") if segmentation else ("img", "ann_file")
+    asked = datasets_of(config, splits)
+    for dataset in datasets_of(config, tuple(LOADERS)):
+        dataset["data_root"] = str(root)
+    if root.is_dir() and all(location(d, key).exists() for d in asked for key in keys):
+        _point_to_semantic_maps(config, root)
+        return f"data: {root}", False
+
+    panoptic = Task.of(config) is Task.PANOPTIC
+    instances = layouts.PANOPTIC if panoptic else layouts.INSTANCES
+    known = layouts.LABEL_MAPS if segmentation else instances
+    names = {"test": "val"}
+    layout = layouts.find(root, known, tuple(dict.fromkeys(names.get(s, s) for s in splits)))
+    for split in LOADERS:
+        if (place := layout.get(names.get(split, split))) is None:
+            continue
+        for dataset in datasets_of(config, (split,)):
+            if segmentation:
+                dataset["data_prefix"] = dict(img_path=place.images, seg_map_path=place.labels)
+            else:
+                dataset["data_prefix"]["img"] = place.images
+                dataset["ann_file"] = place.labels
+            if panoptic:
+                dataset["data_prefix"]["seg"] = place.segments
+    _point_to_semantic_maps(config, root)
+    found = "; ".join(f"{split}: {p.labels} + {p.images}/" for split, p in layout.items())
+    return f"data: {root} ({found})", True
+
+
+def _point_to_semantic_maps(config: Config, root: Path) -> None:
+    """Where instances are learnt beside label maps: of these too, the place in the data root."""
+    for split in () if Task.of(config) in (Task.PANOPTIC, Task.SEMANTIC) else LOADERS:
+        for dataset in datasets_of(config, (split,)):
+            prefix = dataset.get("data_prefix") or {}
+            if "seg" in prefix and not location(dataset, "seg").is_dir():
+                prefix["seg"] = layouts.semantic_maps(root, prefix["img"], split)
+
+
+def _settle_instances(
+    config: Config, splits: tuple[str, ...], names: tuple[str, ...] | None
+) -> list[str]:
+    datasets = datasets_of(config, splits)
+    for dataset in datasets:
+        names = names or (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(names, str):
+        raise InputError(
+            f"classes: a tuple of names is needed, got the text {names!r}. A tuple of one name "
+            f"has a comma: ({names!r},)."
+        )
+    subset = names is not None
+    names = tuple(names or coco_layout.class_names(location(datasets[0], "ann_file")))
+    lines = []
+    for split, dataset in zip(splits, datasets, strict=True):
+        summary = coco_layout.check(
+            location(dataset, "ann_file"),
+            location(dataset, "img"),
+            classes=names,
+            need_masks=Task.of(config) is Task.INSTANCES,
+            subset=subset,
+            min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
+        )
+        lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
+        if "seg" in dataset["data_prefix"]:
+            lines.append(f"{split}: {_settle_semantic_maps(config, dataset, summary.files)}")
+        elif split == "train" and semantic_head(config):
+            raise InputError(
+                "config: the model's semantic_head learns label maps of things and stuff, and the "
+                "training data has none. Use configs/_base_/coco_htc.py, or state where they are "
+                "in train_dataloader.dataset.data_prefix.seg and read them with LoadLabelMap."
+            )
+    for split in ("val", "test"):
+        found = config.get(f"{split}_evaluator") or []
+        evaluators: list[ConfigDict] = found if isinstance(found, list) else [found]
+        for evaluator in evaluators:
+            if evaluator.get("type") == "swin_dense.CocoMetric":
+                evaluator["ann_file"] = str(location(datasets_of(config, (split,))[0], "ann_file"))
+    set_classes(config, names)
+    return lines
+
+
+def _settle_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[str, ...]) -> str:
+    """Check some of the label maps beside the instances; the model says how many values they have.
+
+    Args:
+        files: the images, relative to their folder.
+    """
+    folder = location(dataset, "seg")
+    if not folder.is_dir():
+        raise MissingInputError(
+            f"data: there is no folder {folder}. This model also learns label maps of things and "
+            "stuff, one PNG for each image. Put COCO's there (stuffthingmaps_trainval2017.zip of "
+            "github.com/nightrome/cocostuff), or use a config that needs none, such as "
+            "configs/cascade_mask_rcnn_swin_b.py."
+        )
+    pairs = [
+        (location(dataset, "img") / name, (folder / name).with_suffix(".png")) for name in files
+    ]
+    absent = [str(path.relative_to(folder)) for _, path in pairs if not path.is_file()]
+    if absent:
+        raise InputError(
+            f"{folder}: {len(absent)} of {len(files)} images have no label map: "
+            f"{first_names(absent)}. Each needs one of its own name, with the suffix .png."
+        )
+    what = str(folder)
+    if head := semantic_head(config):
+        dataset["semantic_classes"] = head["num_classes"]
+        what += f" for a semantic_head of num_classes={head['num_classes']} (a value each)"
+    table = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True)).label_table
+    looked_at = label_maps.check_pairs(pairs, what, table).looked_at
+    return f"{folder}: {len(pairs)} label maps, {looked_at} of them looked at"
+
+
+def _settle_segments(
+    config: Config, splits: tuple[str, ...], names: tuple[str, ...] | None
+) -> list[str]:
+    datasets = datasets_of(config, splits)
+    for dataset in datasets:
+        names = names or (dataset.get("metainfo") or {}).get("classes")
+    subset = names is not None
+    classes = coco_panoptic.read_classes(location(datasets[0], "ann_file"), names)
+    lines = []
+    for split, dataset in zip(splits, datasets, strict=True):
+        summary = coco_panoptic.check(
+            location(dataset, "ann_file"),
+            location(dataset, "img"),
+            location(dataset, "seg"),
+            classes=classes.names,
+            subset=subset,
+            min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
+        )
+        if set(summary.classes.things) != set(classes.things):
+            raise InputError(
+                f"{summary.annotation_file}: its things are {list(summary.classes.things)}, those "
+                f"of {splits[0]} are {list(classes.things)}. Make isthing agree in both files."
+            )
+        lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
+    set_classes(config, classes.names, classes.things)
+    return lines
+
+
+def _settle_label_maps(
+    config: Config, splits: tuple[str, ...], table: label_maps.LabelTable | None
+) -> list[str]:
+    if table:  # other classes than the config's: its own table no longer holds
+        for dataset in datasets_of(config, tuple(LOADERS)):
+            dataset.update(
+                type="swin_dense.LabelMaps",
+                first_value=table.first_value,
+                ignore=table.ignore,
+                metainfo=dict(classes=table.classes),
+            )
+    lines: list[str] = []
+    for split, dataset in zip(splits, datasets_of(config, splits), strict=True):
+        built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
+        set_classes(config, built.metainfo["classes"])
+        summary = label_maps.check(
+            location(dataset, "img_path"), location(dataset, "seg_map_path"), built.label_table
+        )
+        lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
+    return lines

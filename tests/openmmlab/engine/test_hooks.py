@@ -1,0 +1,149 @@
+"""What a run does beside training: plain checkpoints, enough log lines, a stop at a broken loss."""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+import swin_dense.openmmlab  # noqa: F401
+from swin_dense.errors import InputError
+from swin_dense.openmmlab.engine.hooks import FiniteLoss, HostMemory, PlainCheckpoint, Progress
+
+
+def test_a_checkpoint_holds_plain_values_only():
+    weights = {"weight": torch.arange(6.0).view(2, 3)}
+    checkpoint = {
+        "state_dict": weights,
+        "message_hub": {
+            "log_scalars": {"train/loss": HistoryBuffer([1.0, 2.0], [1, 1])},
+            "runtime_info": {"rate": np.float64(0.5), "many": [np.int64(3), (np.float32(2),)]},
+            "resumed_keys": {"rate": True},
+        },
+        "meta": {
+            "epoch": np.int64(4),
+            "good": np.bool_(True),
+            "dataset_meta": {
+                "classes": ("a", "b"),
+                "palette": np.array([[1, 2, 3], [4, 5, 6]], np.uint8),
+            },
+            "seed": None,
+        },
+    }
+    PlainCheckpoint().before_save_checkpoint(SimpleNamespace(), checkpoint)
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    file.seek(0)
+    read = torch.load(file, weights_only=True)
+    assert torch.equal(read.pop("state_dict")["weight"], weights["weight"])
+    assert read == {
+        "message_hub": {
+            "log_scalars": {},
+            "runtime_info": {"rate": 0.5, "many": [3, (2.0,)]},
+            "resumed_keys": {"rate": True},
+        },
+        "meta": {
+            "epoch": 4,
+            "good": True,
+            "dataset_meta": {"classes": ("a", "b"), "palette": [[1, 2, 3], [4, 5, 6]]},
+            "seed": None,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("iterations", "interval"),
+    [(1, 1), (8, 1), (39, 1), (40, 2), (170, 8), (1000, 50), (160000, 50)],
+)
+def test_a_run_has_at_least_twenty_lines(iterations, interval):
+    hook = Progress(interval=50)
+    hook.before_train(SimpleNamespace(max_iters=iterations))
+    assert hook.interval == interval
+    assert iterations // hook.interval >= min(20, iterations)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize(("batches", "lines"), [(1, 1), (3, 3), (5, 5), (9, 9), (23, 5), (5000, 5)])
+def test_an_evaluation_has_about_five_lines(split, batches, lines):
+    said = []
+    runner = SimpleNamespace(
+        logger=SimpleNamespace(info=said.append),
+        log_processor=SimpleNamespace(get_log_after_iter=lambda _, i, kind: ({}, (kind, i))),
+        **{f"{split}_dataloader": range(batches)},
+    )
+    for index in range(batches):
+        getattr(Progress(interval=50), f"after_{split}_iter")(runner, index)
+    assert len(said) == lines
+    assert all(kind == split for kind, _ in said)
+
+
+def runner_at(iteration, model=None, max_iters=1000):
+    model = model or nn.Linear(2, 3)
+    optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0125))
+    return SimpleNamespace(iter=iteration, max_iters=max_iters, model=model, optim_wrapper=optim)
+
+
+def test_a_broken_loss_names_its_terms():
+    outputs = {
+        "loss": torch.tensor(float("nan")),
+        "loss_cls": torch.tensor(1.0),
+        "loss_mask": torch.tensor([2.0, float("inf")]),
+    }
+    with pytest.raises(InputError) as raised:
+        FiniteLoss().after_train_iter(runner_at(9), 9, outputs=outputs)
+    text = str(raised.value)
+    assert "at iteration 10 (loss, loss_mask; learning rate 0.0125)" in text
+    assert "loss_cls" not in text
+    assert "Weights already broken" not in text
+    assert "--resume" in text
+
+
+def test_broken_weights_are_named():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    nn.init.constant_(model[1].bias, float("nan"))
+    with pytest.raises(InputError, match=r"already broken: 1, first 1\.bias"):
+        FiniteLoss().after_train_iter(
+            runner_at(19, model), 19, outputs={"loss": torch.tensor(float("-inf"))}
+        )
+
+
+def test_losses_are_looked_at_every_tenth_iteration():
+    broken = {"loss": torch.tensor(float("nan"))}
+    for iteration in range(9):
+        FiniteLoss().after_train_iter(runner_at(iteration), iteration, outputs=broken)
+    FiniteLoss().after_train_iter(runner_at(9), 9, outputs={"loss": torch.tensor(3.0)})
+    with pytest.raises(InputError, match="at iteration 3 "):
+        FiniteLoss(interval=3).after_train_iter(runner_at(2), 2, outputs=broken)
+
+
+def test_the_last_loss_is_looked_at_whatever_the_interval():
+    broken = {"loss": torch.tensor(float("nan"))}
+    with pytest.raises(InputError, match="at iteration 5 "):
+        FiniteLoss().after_train_iter(runner_at(4, max_iters=5), 4, outputs=broken)
+
+
+def test_broken_weights_are_not_saved():
+    model = nn.Linear(2, 3)
+    FiniteLoss().before_save_checkpoint(runner_at(4, model), {})
+    model.bias.data[1] = float("inf")
+    with pytest.raises(InputError, match=r"first bias; the checkpoint was not written"):
+        FiniteLoss().before_save_checkpoint(runner_at(4, model), {})
+
+
+def test_host_memory_is_the_peak_in_mib():
+    hub = MessageHub.get_instance("test_host_memory")
+    HostMemory().after_train_iter(SimpleNamespace(message_hub=hub), 0)
+    if torch.cuda.is_available():
+        assert "train/memory" not in hub.log_scalars
+        return
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("no /proc to compare with")
+    line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
+    peak = int(line.split()[1]) / 1024  # KiB
+    assert hub.get_scalar("train/memory").current() == pytest.approx(peak, rel=0.02, abs=2)

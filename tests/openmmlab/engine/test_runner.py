@@ -1,0 +1,260 @@
+"""The warm-up rule, iteration by iteration, and runs that follow one another in a process."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from conftest import CONFIGS
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.utils.data import DataLoader
+
+import swin_dense.openmmlab  # noqa: F401
+from swin_dense.openmmlab.engine import run
+from swin_dense.openmmlab.engine.runner import DenseRunner, bare
+from swin_dense.openmmlab.settings import config as configs
+from swin_dense.openmmlab.settings import image_sizes, places
+
+BASE = 0.4
+NUMBERS = itertools.count()
+NAMED = []  # what a log calls base_lr, of each iteration
+
+
+class Line(BaseModel):
+    """A model of one weight, and of one that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.other = nn.Parameter(torch.ones(1))  # of a group of its own
+
+    def forward(self, inputs, mode="tensor"):
+        return {"loss": (self.weight * inputs).sum()}
+
+    def train_step(self, inputs, optim_wrapper):
+        optim_wrapper.update_params(self(inputs)["loss"])
+        return {}
+
+
+class Rates(Hook):
+    """Remember the learning rate of each iteration."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        found = runner.optim_wrapper.get_lr()
+        self.seen.append(found["lr"][0])
+        NAMED.extend(found["base_lr"])
+
+
+def rates(folder, schedule, iterations=None, epochs=None, accumulated=1, batch=1, recipe=None):
+    """Learning rates of a run; an epoch is 7 iterations."""
+    model, hook = Line(), Rates()
+    loop = (
+        dict(type="EpochBasedTrainLoop", max_epochs=epochs)
+        if epochs
+        else dict(type="IterBasedTrainLoop", max_iters=iterations)
+    )
+    runner = DenseRunner(
+        model=model,
+        work_dir=str(folder),
+        # mmengine's loop by iterations sleeps two seconds whenever a loader comes to its end
+        train_dataloader=DataLoader(
+            torch.ones(batch * (7 if epochs else iterations + 1), 1), batch_size=batch
+        ),
+        train_cfg=loop,
+        optim_wrapper=OptimWrapper(
+            torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=BASE),
+            accumulative_counts=accumulated,
+        ),
+        param_scheduler=schedule,
+        auto_scale_lr=recipe,
+        default_hooks=dict(checkpoint=None, logger=None, timer=None),
+        custom_hooks=[hook],
+        experiment_name=f"rates_{next(NUMBERS)}",
+    )
+    runner.train()
+    return hook.seen
+
+
+def warm_up(end):
+    return dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=end)
+
+
+def decay(begin, end):
+    return dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=begin, end=end)
+
+
+def steps(values):
+    return [b - a for a, b in itertools.pairwise(values)]
+
+
+@pytest.mark.parametrize(("iterations", "length"), [(20, 2), (35, 3), (60, 6), (200, 20)])
+def test_a_warm_up_takes_a_tenth_and_the_decay_follows_it(tmp_path, iterations, length):
+    seen = rates(tmp_path, [warm_up(1500), decay(1500, iterations)], iterations)
+    assert len(seen) == iterations
+    assert seen[0] == pytest.approx(0.01 * BASE)
+    rising, falling = seen[:length], seen[length - 1 :]
+    assert rising[-1] == pytest.approx(BASE)
+    assert steps(rising) == pytest.approx([0.99 * BASE / (length - 1)] * (length - 1))
+    assert max(seen) == pytest.approx(BASE)
+    assert seen == rising + sorted(falling[1:], reverse=True)
+    down = [step for step in steps(seen[length:]) if step]
+    assert down == pytest.approx([down[0]] * len(down))  # a straight line
+    assert seen[-1] == pytest.approx(0.0, abs=1.1 * abs(down[0]))
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 8, 9, 10, 19])
+def test_a_very_short_run_starts_at_the_full_rate(tmp_path, iterations):
+    seen = rates(tmp_path, [warm_up(1500), decay(1500, iterations)], iterations)
+    assert len(seen) == iterations
+    assert seen[0] == pytest.approx(BASE)
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_a_warm_up_that_fits_is_left_alone(tmp_path):
+    seen = rates(tmp_path, [warm_up(5), decay(5, 50)], 50)
+    assert seen[:5] == pytest.approx([BASE * (0.01 + 0.99 * i / 4) for i in range(5)])
+    assert "warm-up" not in next(tmp_path.glob("*/*.log")).read_text()
+
+
+def test_epochs_are_counted_in_iterations(tmp_path):
+    """Nine epochs of seven: a warm-up of at most six of 63 iterations, steps after 6 and 8."""
+    milestones = dict(type="MultiStepLR", by_epoch=True, end=9, milestones=[6, 8], gamma=0.1)
+    seen = rates(tmp_path, [warm_up(1000), milestones], epochs=9)
+    assert seen[:6] == pytest.approx([BASE * (0.01 + 0.99 * i / 5) for i in range(6)])
+    assert seen[6:42] == pytest.approx([BASE] * 36)
+    assert seen[42:56] == pytest.approx([BASE / 10] * 14)
+    assert seen[56:] == pytest.approx([BASE / 100] * 7)
+
+
+def test_a_shortened_warm_up_is_told(tmp_path, capsys):
+    rates(tmp_path, [warm_up(1500), decay(1500, 35)], 35)
+    text = "warm-up: 1500 -> 3 iterations (rule: at most a tenth of the run, 35 iterations)"
+    assert text in capsys.readouterr().out
+    assert text in next(tmp_path.glob("*/*.log")).read_text()
+
+
+def test_a_schedule_of_one_part_without_a_list(tmp_path):
+    seen = rates(tmp_path, warm_up(1500), 40)
+    assert seen[3] == pytest.approx(BASE)
+    assert seen[-1] == pytest.approx(BASE)
+
+
+def test_no_schedule_at_all(tmp_path):
+    assert rates(tmp_path, None, 3) == [BASE] * 3
+
+
+def test_bare_takes_the_wrapping_off():
+    model = Line()
+    assert bare(model) is model
+    assert bare(nn.DataParallel(model)) is model
+
+
+def test_two_runs_in_one_process_share_no_log(tmp_path, small_shapes, capsys):
+    """mmengine keeps loggers and histories by name: the second run would write into the first."""
+    rows, logs = {}, {}
+    for name, iterations in (("first", 3), ("second", 2)):
+        config = configs.load(
+            CONFIGS["segmentation"],
+            {"train_dataloader.batch_size": 2, "model.data_preprocessor.size": (64, 64)},
+        )
+        config.work_dir = str(tmp_path / name)
+        places.settle(config, ("train",), data_root=str(small_shapes.root))
+        image_sizes.scale_images(config, (96, 64))
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+        config.train_dataloader.num_workers = 0
+        config.train_dataloader.persistent_workers = False
+        config.train_dataloader.dataset.pipeline[3].crop_size = (64, 64)
+        run.shorten(config, iterations)
+        run.train(config)
+        (log,) = (tmp_path / name).glob("*/*.log")
+        (scalars,) = (tmp_path / name).glob("*/vis_data/scalars.json")
+        logs[name] = log
+        rows[name] = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert [row["iter"] for row in rows["first"]] == [1, 2, 3]
+    assert [row["iter"] for row in rows["second"]] == [1, 2]
+    assert logs["first"].read_text().count("/3]") == 3
+    assert "/2]" not in logs["first"].read_text()
+    assert logs["second"].read_text().count("/2]") == 2
+    assert "/3]" not in logs["second"].read_text()
+    assert str(tmp_path / "first") not in logs["second"].read_text()
+    printed = [line for line in capsys.readouterr().out.splitlines() if "Iter(train)" in line]
+    assert len(printed) == 5  # no line twice
+    # A smoothed loss of the first run would show in the first line of the second.
+    assert rows["second"][0]["loss"] != pytest.approx(rows["first"][-1]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulated", "recipe", "share", "line"),
+    [
+        (2, 1, 16, 1 / 8, "batch 2 x 1 device: learning rate 4e-1 -> 5e-2 (rule: linear, recipe"),
+        (3, 5, 10, 3 / 2, "batch 3 x 1 device x 5 accumulated: learning rate 4e-1 -> 6e-1 (rule"),
+        (4, 1, 4, 1, "batch 4 x 1 device: learning rate 4e-1 -> 4e-1 (rule: linear, recipe batch"),
+    ],
+)
+def test_the_rate_follows_the_batch(tmp_path, capfd, batch, accumulated, recipe, share, line):
+    """By hand: linear in what one step of the optimizer sees; the schedule starts from there."""
+    stated = dict(enable=True, base_batch_size=recipe)
+    seen = rates(tmp_path, [warm_up(3)], 30, batch=batch, accumulated=accumulated, recipe=stated)
+    assert seen[0] == pytest.approx(0.01 * BASE * share)
+    assert seen[-1] == pytest.approx(BASE * share)
+    assert NAMED[-1] == pytest.approx(BASE * share)
+    assert line in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulated", "told"),
+    [
+        (2, 1, "30 iterations see 60 images, in the recipe's batches 480"),
+        (4, 4, "see 120"),
+        (16, 1, ""),
+    ],
+)
+def test_iterations_do_not_follow_the_batch_and_a_run_says_so(
+    tmp_path, capfd, batch, accumulated, told
+):
+    stated = dict(enable=True, base_batch_size=16)
+    rates(tmp_path, [], 30, batch=batch, accumulated=accumulated, recipe=stated)
+    printed = "".join(capfd.readouterr())
+    assert ("length: " in printed) == bool(told)
+    assert told in printed
+
+
+def test_epochs_are_as_long_for_every_batch(tmp_path, capfd):
+    rates(tmp_path, [], epochs=2, batch=2, recipe=dict(enable=True, base_batch_size=16))
+    assert "length: " not in "".join(capfd.readouterr())
+
+
+def test_a_loader_without_a_batch_size_has_torch_s(tmp_path):
+    runner = DenseRunner(
+        model=Line(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=[torch.ones(1)] * 4,
+            sampler=dict(type="DefaultSampler"),
+            collate_fn=dict(type="default_collate"),
+        ),
+        train_cfg=dict(type="IterBasedTrainLoop", max_iters=2),
+        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=BASE)),
+        default_hooks=dict(checkpoint=None, logger=None, timer=None),
+        experiment_name=f"rates_{next(NUMBERS)}",
+    )
+    runner.train()
+    assert runner.iter == 2
+
+
+def test_the_rate_stays_when_asked_to(tmp_path, capfd):
+    seen = rates(tmp_path, [], 5, batch=2, recipe=dict(enable=False, base_batch_size=16))
+    assert set(seen) == {BASE}
+    printed = "".join(capfd.readouterr())
+    assert "4e-1 -> 4e-1 (rule: none, auto_scale_lr.enable is off, recipe batch 16)" in printed
+
+
+def test_a_config_without_a_recipe_s_batch_keeps_its_rate(tmp_path, capfd):
+    assert set(rates(tmp_path, [], 5, batch=3)) == {BASE}
+    assert "learning rate" not in "".join(capfd.readouterr())
