@@ -18,7 +18,7 @@ model = dict(
     encoder=dict(layer_cfg=dict(self_attn_cfg=_undropped, ffn_cfg=_ffn)),
     decoder=dict(layer_cfg=dict(self_attn_cfg=_undropped, cross_attn_cfg=_undropped, ffn_cfg=_ffn)),
     positional_encoding=dict(offset=0.0, temperature=20),
-    bbox_head=dict(type="swin_dense.ExactDINOHead", loss_cls=dict(loss_weight=1.0)),
+    bbox_head=dict(type="swin_dense.Float32DINOHead", loss_cls=dict(loss_weight=1.0)),
     dn_cfg=dict(
         label_noise_scale=0.5,
         box_noise_scale=1.0,

@@ -16,7 +16,7 @@ model = dict(
     data_preprocessor=dict(pad_mask=True),
     panoptic_head=dict(
         **_classes,
-        type="swin_dense.ExactMask2FormerHead",
+        type="swin_dense.Float32Mask2FormerHead",
         strides=[4, 8, 16, 32],
         feat_channels=256,
         out_channels=256,

@@ -22,7 +22,7 @@ model = dict(
         test_cfg=dict(size_divisor=32),
     ),
     decode_head=dict(
-        type="swin_dense.ExactLabelMapMask2FormerHead",
+        type="swin_dense.Float32LabelMapMask2FormerHead",
         num_classes=150,
         strides=[4, 8, 16, 32],
         feat_channels=256,

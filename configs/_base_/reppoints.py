@@ -12,7 +12,7 @@ model = dict(
     backbone=dict(out_indices=(1, 2, 3)),
     neck=dict(type="FPN", out_channels=256, add_extra_convs="on_input", num_outs=5, norm_cfg=_norm),
     bbox_head=dict(
-        type="swin_dense.ExactRepPointsHead",
+        type="swin_dense.Float32RepPointsHead",
         num_classes=80,
         in_channels=256,
         feat_channels=256,

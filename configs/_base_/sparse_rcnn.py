@@ -46,7 +46,7 @@ model = dict(
                 loss_bbox=dict(type="L1Loss", loss_weight=5.0),
                 loss_iou=dict(type="GIoULoss", loss_weight=2.0),
                 loss_cls=dict(
-                    type="swin_dense.ExactFocalLoss",
+                    type="swin_dense.ClampedFocalLoss",
                     use_sigmoid=True,
                     gamma=2.0,
                     alpha=0.25,

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from swin_dense.errors import InputError
 
 
-def lacking(size: int, multiple: int) -> int:
+def padding_to(size: int, multiple: int) -> int:
     """What a size lacks to a multiple; in this form their sum stays simple when it is symbolic."""
     return (size + multiple - 1) // multiple * multiple - size
 
@@ -32,17 +32,17 @@ class PatchEmbed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, height, width) -> (B, H, W, C), patches at the border filled with 0."""
         height, width = image.shape[-2:]
-        below, right = lacking(height, self.patch_size), lacking(width, self.patch_size)
+        below, right = padding_to(height, self.patch_size), padding_to(width, self.patch_size)
         # A traced program serves many sizes: it may not ask about this one.
         if torch.compiler.is_compiling() or below or right:
             image = F.pad(image, (0, right, 0, below))
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
-def four_in_one(x: Tensor) -> Tensor:
+def join_2x2(x: Tensor) -> Tensor:
     """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 4 * C): the tokens of each 2x2 side by side."""
     height, width = x.shape[1:3]
-    below, right = lacking(height, 2), lacking(width, 2)
+    below, right = padding_to(height, 2), padding_to(width, 2)
     if torch.compiler.is_compiling() or below or right:
         x = F.pad(x, (0, 0, 0, right, 0, below))
     # The order the weights expect: down the left column of the four, then down the right one.

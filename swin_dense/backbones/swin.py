@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swin_dense.backbones.pyramid import Pyramid, four_in_one, relative_position_index
+from swin_dense.backbones.pyramid import Pyramid, join_2x2, relative_position_index
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
 from swin_dense.layers.residual import DropPath, Mlp
@@ -44,7 +44,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 * C)."""
-        return residual.norm_linear(four_in_one(x), self.norm, self.reduction)
+        return residual.norm_linear(join_2x2(x), self.norm, self.reduction)
 
 
 class WindowAttention(nn.Module):

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense.backbones.pyramid import Pyramid, four_in_one, relative_position_index
+from swin_dense.backbones.pyramid import Pyramid, join_2x2, relative_position_index
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
 from swin_dense.layers.residual import DropPath, Mlp
@@ -66,7 +66,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 * C)."""
-        return self.norm(self.reduction(four_in_one(x)))
+        return self.norm(self.reduction(join_2x2(x)))
 
 
 def log_distances(window: int, pretrained_window: int) -> Tensor:

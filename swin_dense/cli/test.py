@@ -38,7 +38,7 @@ def _test(asked: argparse.Namespace) -> None:
     files.require_place(out.parent, "--out")
     checkpoint = weights.read(asked.checkpoint)
     trained = weights.class_names(checkpoint)
-    found_out = places.settle(config, ("test",), asked.data, asked.data_root, asked.classes)
+    found_out = places.complete_data(config, ("test",), asked.data, asked.data_root, asked.classes)
     if first_process():
         print("\n".join(found_out))
     if asked.image_scale:

@@ -70,7 +70,7 @@ def _train(asked: argparse.Namespace) -> None:
     config.randomness = dict(config.get("randomness") or {}, seed=asked.seed)
     files.require_place(config.work_dir, "--work-dir")
     splits = ("train",) if asked.no_val else ("train", "val")
-    for line in places.settle(config, splits, asked.data, asked.data_root, asked.classes):
+    for line in places.complete_data(config, splits, asked.data, asked.data_root, asked.classes):
         say(line)
     if asked.image_scale:
         image_sizes.scale_images(config, asked.image_scale)

@@ -105,7 +105,7 @@ def made(request, small_shapes):
     """(config, model, two training images, two test images), and the weights to start from."""
     config = configs.load(request.param)
     init_default_scope(config.default_scope)
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     shrink(config)
     channels.fill(config)
     set_random_seed(7)

@@ -47,7 +47,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
-from swin_dense.openmmlab.settings.channels import building_place
+from swin_dense.openmmlab.settings.channels import build_device
 from swin_dense.openmmlab.settings.config import building
 
 PROPOSALS = 1000
@@ -165,7 +165,7 @@ def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
         )
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     scope = MODELS.switch_scope_and_registry(config.default_scope)
-    with building(), scope as registry, building_place(registry, config.model.backbone):
+    with building(), scope as registry, build_device(registry, config.model.backbone):
         model = revert_sync_batchnorm(registry.build(deepcopy(config.model)))  # DETRs write into it
     with fake:
         model.to_empty(device="cpu")

@@ -61,14 +61,14 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         if not prefix:  # the whole model is done
             backbone = getattr(module, "backbone", None)
             if isinstance(backbone, nn.Module):
-                self._settle(params, backbone)
+                self._apply_rules(params, backbone)
             elif self.layer_decay < 1:
                 _layers_above(module, "")  # says what it lacks
             # A log shows the rate of the first group: that of most parameters, not the backbone's.
             params[:] = _joined(params)
             params.sort(key=lambda group: float(group.get("lr", self.base_lr)), reverse=True)
 
-    def _settle(self, groups: list[dict], backbone: nn.Module) -> None:
+    def _apply_rules(self, groups: list[dict], backbone: nn.Module) -> None:
         names = {id(parameter): name for name, parameter in backbone.named_parameters()}
         undecayed = tuple(getattr(backbone, "no_weight_decay_keywords", USUAL))
         for group in groups:

@@ -1,4 +1,4 @@
-"""Train and test a settled config: build the runner, start it from the asked weights, report."""
+"""Train and test a complete config: build the runner, start it from the asked weights, report."""
 
 import itertools
 import json

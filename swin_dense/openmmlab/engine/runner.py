@@ -39,7 +39,7 @@ def _concerns_the_user(record: logging.LogRecord) -> bool:
 
 @RUNNERS.register_module()
 class DenseRunner(Runner):
-    """Trains and tests what a settled config says; see `swin_dense.openmmlab.engine.run`."""
+    """Trains and tests what a complete config says; see `swin_dense.openmmlab.engine.run`."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.earlier_weights: list[dict[str, Any]] = []  # of the run that this one resumes

@@ -208,7 +208,7 @@ def compare(path: str, checkpoint: Checkpoint) -> Ledger:
     if names:
         classes.set_classes(config, names, thing_names(checkpoint))
     init_default_scope(config.default_scope)
-    with configs.building(), channels.building_place(MODELS, config.model.backbone):
+    with configs.building(), channels.build_device(MODELS, config.model.backbone):
         model = MODELS.build(config.model)
     try:
         bare = not layouts.convert(checkpoint.weights).whole
@@ -222,7 +222,7 @@ def compare(path: str, checkpoint: Checkpoint) -> Ledger:
 
 
 def trained_on(config: Config) -> Mapping[str, Any]:
-    """What the settled config says of its training data: classes and, if panoptic, things."""
+    """What the complete config says of its training data: classes and, if panoptic, things."""
     node = config.get("train_dataloader") or {}
     while "dataset" in node:
         node = node["dataset"]
@@ -242,7 +242,7 @@ def class_layers(config: Config, model: nn.Module) -> frozenset[str]:
         if isinstance(node.get("class_weight"), list | tuple):
             node["class_weight"] = None  # of a loss, one number for each class
     classes.set_classes(twin, (*names, "one more"), trained_on(config).get("thing_classes"))
-    with channels.building_place(MODELS, twin.model.backbone):
+    with channels.build_device(MODELS, twin.model.backbone):
         other = MODELS.build(twin.model).state_dict()
     return frozenset(
         name

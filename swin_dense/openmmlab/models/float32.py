@@ -21,12 +21,12 @@ class _InFloat32:
 
 
 @MODELS.register_module()
-class ExactDeformableDETRHead(_InFloat32, DeformableDETRHead):
+class Float32DeformableDETRHead(_InFloat32, DeformableDETRHead):
     """mmdet's head of Deformable DETR, its boxes in float32 under any autocast."""
 
 
 @MODELS.register_module()
-class ExactDINOHead(_InFloat32, DINOHead):
+class Float32DINOHead(_InFloat32, DINOHead):
     """mmdet's head of DINO, its boxes in float32 under any autocast."""
 
 
@@ -43,24 +43,24 @@ class _LossesInFloat32:
 
 
 @MODELS.register_module()
-class ExactMask2FormerHead(_LossesInFloat32, Mask2FormerHead):
+class Float32Mask2FormerHead(_LossesInFloat32, Mask2FormerHead):
     """mmdet's head of Mask2Former, matched and judged in float32 under any autocast."""
 
 
 @MODELS.register_module()
-class ExactLabelMapMask2FormerHead(_LossesInFloat32, LabelMapMask2FormerHead):
+class Float32LabelMapMask2FormerHead(_LossesInFloat32, LabelMapMask2FormerHead):
     """mmseg's head of Mask2Former, matched and judged in float32 under any autocast."""
 
 
 @MODELS.register_module()
-class ExactRepPointsHead(RepPointsHead):
+class Float32RepPointsHead(RepPointsHead):
     """mmdet's head of RepPoints, its boxes in float32 at least under any autocast.
 
-    Its places have the dtype of the scores; see `ExactAnchorGenerator` what becomes of them.
+    Its places have the dtype of the scores; see `Float32AnchorGenerator` what becomes of them.
     """
 
     def points2bbox(self, pts: Tensor, y_first: bool = True) -> Tensor:
-        return super().points2bbox(exact(pts), y_first)
+        return super().points2bbox(float32_at_least(pts), y_first)
 
     def get_targets(self, proposals_list: list[list[Tensor]], *rest: Any, **named: Any) -> tuple:
         """mmdet's, whose PointAssigner counts on the default device and indexes on its own."""
@@ -68,16 +68,16 @@ class ExactRepPointsHead(RepPointsHead):
             return super().get_targets(proposals_list, *rest, **named)
 
     def predict_by_feat(self, cls_scores: Sequence[Tensor], *rest: Any, **named: Any) -> Any:
-        return super().predict_by_feat([exact(s) for s in cls_scores], *rest, **named)
+        return super().predict_by_feat([float32_at_least(s) for s in cls_scores], *rest, **named)
 
 
-def exact(x: Tensor) -> Tensor:
+def float32_at_least(x: Tensor) -> Tensor:
     """In float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @MODELS.register_module()
-class ExactFocalLoss(FocalLoss):
+class ClampedFocalLoss(FocalLoss):
     """mmdet's focal loss, but for a batch without objects, in which it is not divided by nothing.
 
     Sparse R-CNN divides it by their number, its authors by 1 at least: a sum over 300 proposals
@@ -97,7 +97,7 @@ class ExactFocalLoss(FocalLoss):
 
 
 @TASK_UTILS.register_module()
-class ExactAnchorGenerator(AnchorGenerator):
+class Float32AnchorGenerator(AnchorGenerator):
     """mmdet's anchors, in float32 at least whatever the dtype of the scores.
 
     A bfloat16 knows no corner between 1024 and 1032; proposals made from such anchors are off by

@@ -20,7 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from swin_dense.openmmlab.models.corners import CornerPools, corner_targets, radii, snap
-from swin_dense.openmmlab.models.float32 import ExactRepPointsHead, exact
+from swin_dense.openmmlab.models.float32 import Float32RepPointsHead, float32_at_least
 from swin_dense.registry import MODELS, TASK_UTILS
 
 MAPS = 6  # of the corners: heat top left, bottom right, then dx, dy top left, dx, dy bottom right
@@ -81,7 +81,7 @@ def semantic_weights(
 
 
 @MODELS.register_module()
-class RepPointsV2Head(ExactRepPointsHead):
+class RepPointsV2Head(Float32RepPointsHead):
     """Points, corners and classes at the places of each level.
 
     The first point of a place is the top left corner of its box, the second the bottom right one;
@@ -177,7 +177,7 @@ class RepPointsV2Head(ExactRepPointsHead):
 
     def points2bbox(self, pts: Tensor, y_first: bool = True) -> Tensor:
         """(B, 2 * points, ...) -> (B, 4, ...): the first point, then the second, in float32."""
-        corners = exact(pts)[:, :4]
+        corners = float32_at_least(pts)[:, :4]
         return corners[:, [1, 0, 3, 2]] if y_first else corners
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -201,7 +201,9 @@ class RepPointsV2Head(ExactRepPointsHead):
         embedded = self.semantic_convs[1](shared)
         cls, pts = cls + embedded, pts + embedded
         corners = self._corners(shared + embedded)
-        first = exact(self.reppoints_pts_init_out(self.relu(self.reppoints_pts_init_conv(pts))))
+        first = float32_at_least(
+            self.reppoints_pts_init_out(self.relu(self.reppoints_pts_init_conv(pts)))
+        )
         passed = (1 - self.gradient_mul) * first.detach() + self.gradient_mul * first
         offset = passed - self.dcn_base_offset.type_as(passed)
         cls = self.relu(self.reppoints_cls_conv(torch.cat([cls, corners], 1), offset))
@@ -232,7 +234,7 @@ class RepPointsV2Head(ExactRepPointsHead):
         """Of the maps of each level that `forward_single` returns in training, all in float32."""
         with torch.autocast(cls_scores[0].device.type, enabled=False):
             cls_scores, semantics, corners = (
-                [exact(x) for x in maps] for maps in (cls_scores, semantics, corners)
+                [float32_at_least(x) for x in maps] for maps in (cls_scores, semantics, corners)
             )
             truth = (batch_gt_instances, batch_img_metas, batch_gt_instances_ignore)
             return {
@@ -387,7 +389,7 @@ class RepPointsV2Head(ExactRepPointsHead):
         if level == 0:
             return boxes
         finer = (level - 1) // 2
-        maps = exact(corners[finer])
+        maps = float32_at_least(corners[finer])
         ends = [
             snap(boxes[:, side], maps[heat][0], maps[offset], self.point_strides[finer])
             for heat, offset, side in zip(HEAT, OFFSET, SIDES, strict=True)

@@ -93,7 +93,7 @@ def announced(registry: Registry, backbone: dict[str, Any]) -> Maps:
     bare = copy.deepcopy(backbone)  # some take a part out of what they are built from
     bare.pop("init_cfg", None)
     own = _sides(bare.get("img_size", _default(registry.get(bare["type"]), "img_size")))
-    with torch.random.fork_rng(devices=[]), building_place(registry, backbone):
+    with torch.random.fork_rng(devices=[]), build_device(registry, backbone):
         module = registry.build(bare)
         channels = _whole_numbers(module, "out_channels")
         if channels:
@@ -104,7 +104,7 @@ def announced(registry: Registry, backbone: dict[str, Any]) -> Maps:
             return _shown(revert_sync_batchnorm(module), image, image.shape[-1], (True, False))
 
 
-def building_place(registry: Registry, backbone: dict[str, Any]) -> torch.device:
+def build_device(registry: Registry, backbone: dict[str, Any]) -> torch.device:
     """Where to build a model that is only looked at: without data if the backbone announces itself.
 
     Others, written for the processor, may compute in their constructor.

@@ -1,6 +1,6 @@
 """Settle a config's data before a run: where it is, which classes, how large the heads are.
 
-`settle` is the one door. It finds the files, reads the classes, writes both into the config,
+`complete_data` is the one door. It finds the files, reads the classes, writes both into the config,
 checks the set on disk, and returns what it found as lines to print.
 """
 
@@ -21,7 +21,7 @@ SHAPES_ROOT = Path("data/shapes")
 CLASSES_FILE = "classes.txt"
 
 
-def settle(
+def complete_data(
     config: Config,
     splits: tuple[str, ...] = ("train", "val"),
     data: str | None = None,
@@ -61,13 +61,13 @@ def settle(
     task = Task.of(config)
     if task is not Task.SEMANTIC:
         names = tuple(label_maps.read_names(classes)) if classes else None
-        settle_these = _settle_segments if task is Task.PANOPTIC else _settle_instances
-        return lines + settle_these(config, splits, names)
+        complete = _complete_segments if task is Task.PANOPTIC else _complete_instances
+        return lines + complete(config, splits, names)
     if classes:
         table: label_maps.LabelTable | None = label_maps.read_classes_file(classes)
     else:
         table = _table_beside(config, splits, moved)
-    return lines + _settle_label_maps(config, splits, table)
+    return lines + _complete_label_maps(config, splits, table)
 
 
 def _table_beside(
@@ -137,7 +137,7 @@ def _point_to_semantic_maps(config: Config, root: Path) -> None:
                 prefix["seg"] = layouts.semantic_maps(root, prefix["img"], split)
 
 
-def _settle_instances(
+def _complete_instances(
     config: Config, splits: tuple[str, ...], names: tuple[str, ...] | None
 ) -> list[str]:
     datasets = datasets_of(config, splits)
@@ -162,7 +162,7 @@ def _settle_instances(
         )
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
         if "seg" in dataset["data_prefix"]:
-            lines.append(f"{split}: {_settle_semantic_maps(config, dataset, summary.files)}")
+            lines.append(f"{split}: {_complete_semantic_maps(config, dataset, summary.files)}")
         elif split == "train" and semantic_head(config):
             raise InputError(
                 "config: the model's semantic_head learns label maps of things and stuff, and the "
@@ -179,7 +179,7 @@ def _settle_instances(
     return lines
 
 
-def _settle_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[str, ...]) -> str:
+def _complete_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[str, ...]) -> str:
     """Check some of the label maps beside the instances; the model says how many values they have.
 
     Args:
@@ -211,7 +211,7 @@ def _settle_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[str,
     return f"{folder}: {len(pairs)} label maps, {looked_at} of them looked at"
 
 
-def _settle_segments(
+def _complete_segments(
     config: Config, splits: tuple[str, ...], names: tuple[str, ...] | None
 ) -> list[str]:
     datasets = datasets_of(config, splits)
@@ -239,7 +239,7 @@ def _settle_segments(
     return lines
 
 
-def _settle_label_maps(
+def _complete_label_maps(
     config: Config, splits: tuple[str, ...], table: label_maps.LabelTable | None
 ) -> list[str]:
     if table:  # other classes than the config's: its own table no longer holds

@@ -164,7 +164,7 @@ def test_two_runs_in_one_process_share_no_log(tmp_path, small_shapes, capsys):
             {"train_dataloader.batch_size": 2, "model.data_preprocessor.size": (64, 64)},
         )
         config.work_dir = str(tmp_path / name)
-        places.settle(config, ("train",), data_root=str(small_shapes.root))
+        places.complete_data(config, ("train",), data_root=str(small_shapes.root))
         image_sizes.scale_images(config, (96, 64))
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
         config.train_dataloader.num_workers = 0

@@ -110,11 +110,11 @@ MASKED = dict(
     ),
 )
 MASK_HEADS = {
-    "ExactMask2FormerHead": (
+    "Float32Mask2FormerHead": (
         "mmdet.Mask2FormerHead",
         dict(num_things_classes=3, num_stuff_classes=2),
     ),
-    "ExactLabelMapMask2FormerHead": ("mmseg.Mask2FormerHead", dict(num_classes=5)),
+    "Float32LabelMapMask2FormerHead": ("mmseg.Mask2FormerHead", dict(num_classes=5)),
 }
 
 
@@ -197,7 +197,7 @@ def pointed():
     init_default_scope("mmdet")
     arguments = dict(num_classes=3, in_channels=8, feat_channels=8, point_feat_channels=8)
     arguments |= dict(point_strides=[4], train_cfg=None)
-    ours = MODELS.build(ConfigDict(type="swin_dense.ExactRepPointsHead", **arguments))
+    ours = MODELS.build(ConfigDict(type="swin_dense.Float32RepPointsHead", **arguments))
     theirs = MODELS.build(ConfigDict(type="mmdet.RepPointsHead", **arguments))
     torch.manual_seed(6)
     with torch.no_grad():
@@ -248,7 +248,7 @@ def test_boxes_of_points_stay_exact(pointed):
 def test_the_focal_loss_is_divided_by_one_at_least():
     ours, theirs = (
         MODELS.build(dict(type=name, use_sigmoid=True, loss_weight=2.0))
-        for name in ("swin_dense.ExactFocalLoss", "mmdet.FocalLoss")
+        for name in ("swin_dense.ClampedFocalLoss", "mmdet.FocalLoss")
     )
     torch.manual_seed(8)
     scores, labels = torch.randn(7, 3), torch.tensor([3, 0, 3, 2, 3, 3, 1])
@@ -269,7 +269,7 @@ def test_the_focal_loss_is_divided_by_one_at_least():
 
 def test_anchors_are_exact_for_any_dtype_of_the_scores():
     sizes = dict(strides=[4], ratios=[0.5], scales=[8])
-    ours = TASK_UTILS.build(dict(type="swin_dense.ExactAnchorGenerator", **sizes))
+    ours = TASK_UTILS.build(dict(type="swin_dense.Float32AnchorGenerator", **sizes))
     theirs = TASK_UTILS.build(dict(type="mmdet.AnchorGenerator", **sizes))
     exact = theirs.grid_priors([(3, 340)], torch.float32, "cpu")[0]
     for dtype in (torch.float32, torch.bfloat16, torch.float16):

@@ -223,7 +223,7 @@ def test_scale_images_reaches_every_step(path):
 
 def test_scaled_images_have_that_size(small_shapes):
     config = configs.load(CONFIGS["detection"])
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     scale_images(config, (150, 90))
     init_default_scope(config.default_scope)
     sample = DATASETS.build(config.val_dataloader.dataset)[0]
@@ -233,7 +233,7 @@ def test_scaled_images_have_that_size(small_shapes):
 def test_a_range_of_sizes_is_scaled_to_one_size(small_shapes):
     """RandomResize takes a list of two sizes, or one size with a range of ratios."""
     config = configs.load(ROOT / "configs/atss_dyhead_swin_l.py")
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     scale_images(config, (150, 90))
     init_default_scope(config.default_scope)
     sample = DATASETS.build(config.train_dataloader.dataset)[0]
@@ -250,7 +250,7 @@ def test_scaled_images_leave_what_moves_objects_alone():
 @pytest.mark.parametrize("task", ["", "_panoptic", "_ade20k"])
 def test_no_crop_is_larger_than_a_scaled_image(task, small_shapes):
     config = configs.load(ROOT / f"configs/mask2former_swin_t{task}.py")
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     scale_images(config, (150, 90))
     steps = {s["type"]: s for s in config.train_dataloader.dataset.pipeline}
     assert steps["RandomCrop"].crop_size == (150, 150)

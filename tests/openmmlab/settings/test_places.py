@@ -27,9 +27,9 @@ def load(task, **options):
     return configs.load(CONFIGS[task], options)
 
 
-def settled(task, root, **more):
+def completed(task, root, **more):
     config = load(task)
-    lines = places.settle(config, data_root=str(root), **more)
+    lines = places.complete_data(config, data_root=str(root), **more)
     return config, lines
 
 
@@ -63,7 +63,7 @@ def test_the_built_in_set_is_written_when_the_config_asks(tmp_path, monkeypatch,
     asked = []
     monkeypatch.setattr(places.shapes, "write", lambda root: asked.append(root) or small_shapes)
     config = load("detection")
-    places.settle(config)
+    places.complete_data(config)
     assert asked == [places.SHAPES_ROOT]
     assert "data" not in config
     assert config.train_dataloader.dataset.data_root == str(small_shapes.root)
@@ -74,7 +74,7 @@ def test_shapes_replace_the_data_of_any_config(task, monkeypatch, small_shapes):
     monkeypatch.setattr(places.shapes, "write", lambda root: small_shapes)
     large = {"detection": "mask_rcnn_swin_t", "segmentation": "upernet_swin_t"}[task]
     config = configs.load(ROOT / f"configs/{large}.py")
-    places.settle(config, data="shapes")
+    places.complete_data(config, data="shapes")
     expected = shapes.CLASSES if task == "detection" else shapes.LABELS
     assert config.train_dataloader.dataset.metainfo.classes == expected
     assert len(built(config)) == 4
@@ -85,12 +85,12 @@ def test_shapes_replace_the_data_of_any_config(task, monkeypatch, small_shapes):
 
 def test_another_built_in_set_is_refused():
     with pytest.raises(InputError, match=r"'shapes', not 'squares'"):
-        places.settle(load("detection"), data="squares")
+        places.complete_data(load("detection"), data="squares")
 
 
 @pytest.mark.parametrize("task", CONFIGS)
 def test_a_root_with_the_config_s_own_names(task, small_shapes):
-    config, lines = settled(task, small_shapes.root)
+    config, lines = completed(task, small_shapes.root)
     assert lines[0] == f"data: {small_shapes.root}"
     assert lines[1].startswith("train: ")
     assert lines[2].startswith("val: ")
@@ -114,7 +114,7 @@ def test_a_root_with_another_layout(task, tmp_path, copied):
             (copied / folder / "train").rename(copied / folder / "training")
             (copied / folder / "val").rename(copied / folder / "validation")
         names = ("images/training", "annotations/validation")
-    config, lines = settled(task, copied)
+    config, lines = completed(task, copied)
     train, val = (config[name].dataset for name in ("train_dataloader", "val_dataloader"))
     if task == "detection":
         assert (train.data_prefix.img, val.ann_file) == names
@@ -129,22 +129,22 @@ def test_a_root_with_another_layout(task, tmp_path, copied):
 @pytest.mark.parametrize("task", CONFIGS)
 def test_only_the_asked_split_must_be_there(task, copied):
     shutil.rmtree(copied / "images/train")
-    _, lines = settled(task, copied, splits=("test",))
+    _, lines = completed(task, copied, splits=("test",))
     assert lines[1].startswith("test: ")
     with pytest.raises(InputError, match="train"):
-        settled(task, copied)
+        completed(task, copied)
 
 
 def test_a_root_that_is_not_there(tmp_path):
     with pytest.raises(MissingInputError, match="nowhere"):
-        settled("detection", tmp_path / "nowhere")
+        completed("detection", tmp_path / "nowhere")
 
 
-def test_wrapped_data_sets_are_settled_too(small_shapes, tmp_path):
+def test_wrapped_data_sets_are_completed_too(small_shapes, tmp_path):
     config = load("detection")
     inner = config.train_dataloader.dataset
     config.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=inner)
-    places.settle(
+    places.complete_data(
         config, data_root=str(small_shapes.root), classes=listed(tmp_path, ("ring", "star"))
     )
     inner = config.train_dataloader.dataset.dataset
@@ -172,13 +172,13 @@ def heads(config):
 
 def test_instances_take_the_classes_of_the_training_file(copied):
     edit(copied, lambda content: content["categories"].reverse(), "train")
-    config, _ = settled("detection", copied)
+    config, _ = completed("detection", copied)
     assert [config[name].dataset.metainfo.classes for name in LOADERS] == [shapes.CLASSES[::-1]] * 3
     assert heads(config) == {"roi_head.bbox_head": 6, "roi_head.mask_head": 6}
 
 
 def test_a_subset_in_an_order_of_one_s_own(small_shapes, tmp_path):
-    config, lines = settled(
+    config, lines = completed(
         "detection", small_shapes.root, classes=listed(tmp_path, ("star", "circle"))
     )
     assert heads(config) == {"roi_head.bbox_head": 2, "roi_head.mask_head": 2}
@@ -195,20 +195,20 @@ def test_a_subset_in_an_order_of_one_s_own(small_shapes, tmp_path):
 def test_classes_stated_in_a_config_win_over_the_file(small_shapes):
     config = load("detection")
     config.train_dataloader.dataset.metainfo = dict(classes=("cross", "ring"))
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     assert config.val_dataloader.dataset.metainfo.classes == ("cross", "ring")
     assert set(heads(config).values()) == {2}
 
 
 def test_a_class_that_is_not_in_the_file(small_shapes, tmp_path):
     with pytest.raises(InputError, match=r"'rings' .* Did you mean 'ring'"):
-        settled("detection", small_shapes.root, classes=listed(tmp_path, ("circle", "rings")))
+        completed("detection", small_shapes.root, classes=listed(tmp_path, ("circle", "rings")))
 
 
 @pytest.mark.parametrize("task", CONFIGS)
 def test_the_built_heads_have_that_size(task, small_shapes, tmp_path):
     names = ("ring", "star") if task == "detection" else (*shapes.LABELS[:6], "x")
-    config, _ = settled(task, small_shapes.root, classes=listed(tmp_path, names))
+    config, _ = completed(task, small_shapes.root, classes=listed(tmp_path, names))
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
     if task == "detection":
@@ -226,7 +226,7 @@ def test_the_built_heads_have_that_size(task, small_shapes, tmp_path):
 def test_heads_in_a_list_are_sized_too(small_shapes):
     config = load("segmentation")
     config.model.auxiliary_head = [config.model.auxiliary_head, config.model.auxiliary_head]
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     assert [head.num_classes for head in config.model.auxiliary_head] == [7, 7]
 
 
@@ -239,7 +239,7 @@ def htc():
 
 def test_the_semantic_head_counts_label_maps_not_objects(small_shapes):
     config = htc()
-    lines = places.settle(config, data_root=str(small_shapes.root))
+    lines = places.complete_data(config, data_root=str(small_shapes.root))
     assert heads(config) == {"roi_head.semantic_head": 183}
     boxes, masks = config.model.roi_head.bbox_head, config.model.roi_head.mask_head
     assert {head.num_classes for head in (*boxes, *masks)} == {6}
@@ -260,27 +260,27 @@ def test_label_maps_beside_instances_in_coco_s_layout(copied):
         old = copied / f"annotations/instances_{split}.json"
         old.rename(copied / f"annotations/instances_{split}2017.json")
     config = htc()
-    places.settle(config, data_root=str(copied))
+    places.complete_data(config, data_root=str(copied))
     assert config.train_dataloader.dataset.data_prefix.seg == "stuffthingmaps/train2017"
     (copied / "stuffthingmaps").rename(copied / "label_maps")  # under COCO's names, ours
     config = htc()
-    places.settle(config, data_root=str(copied))
+    places.complete_data(config, data_root=str(copied))
     assert config.train_dataloader.dataset.data_prefix.seg == "label_maps/train2017"
 
 
 def test_a_test_needs_no_label_maps_beside_instances(copied):
     shutil.rmtree(copied / "label_maps")
-    places.settle(htc(), ("test",), data_root=str(copied))
+    places.complete_data(htc(), ("test",), data_root=str(copied))
     text = r"no folder .*stuffthingmaps/train\. .* Put COCO's there .*/cascade_mask_rcnn"
     with pytest.raises(MissingInputError, match=text):
-        places.settle(htc(), data_root=str(copied))
+        places.complete_data(htc(), data_root=str(copied))
 
 
 def test_an_image_without_a_label_map_is_named(copied):
     (copied / "label_maps/train/000002.png").unlink()
     with pytest.raises(InputError, match=r"1 of 9 images have no label map: 000002\.png\."):
-        places.settle(htc(), data_root=str(copied))
-    settled("detection", copied)  # which needs none
+        places.complete_data(htc(), data_root=str(copied))
+    completed("detection", copied)  # which needs none
 
 
 def test_a_label_map_with_more_values_than_the_head(copied):
@@ -290,10 +290,10 @@ def test_a_label_map_with_more_values_than_the_head(copied):
     Image.fromarray(labels).save(path)
     text = r"label_maps/train for a semantic_head of num_classes=183 .*183 first in 000003\.png"
     with pytest.raises(InputError, match=text + r".* 183 \(2 pixels\)"):
-        places.settle(htc(), data_root=str(copied))
+        places.complete_data(htc(), data_root=str(copied))
     config = htc()
     config.model.roi_head.semantic_head.num_classes = 184
-    places.settle(config, data_root=str(copied))
+    places.complete_data(config, data_root=str(copied))
     assert config.train_dataloader.dataset.semantic_classes == 184
 
 
@@ -301,14 +301,14 @@ def test_a_semantic_head_without_label_maps(small_shapes):
     config = htc()
     del config.train_dataloader.dataset.data_prefix["seg"]
     with pytest.raises(InputError, match=r"the training data has none\. Use .*coco_htc\.py"):
-        places.settle(config, data_root=str(small_shapes.root))
+        places.complete_data(config, data_root=str(small_shapes.root))
 
 
 def test_label_maps_without_a_semantic_head(small_shapes):
     """The loader takes any value, and nothing else is asked of them."""
     config = load("detection")
     config.train_dataloader.dataset.data_prefix.seg = "label_maps/train"
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     assert "semantic_classes" not in config.train_dataloader.dataset
     assert heads(config) == {"roi_head.bbox_head": 6, "roi_head.mask_head": 6}
 
@@ -316,8 +316,8 @@ def test_label_maps_without_a_semantic_head(small_shapes):
 # The evaluators.
 
 
-def test_evaluators_read_the_settled_file(small_shapes):
-    config, _ = settled("detection", small_shapes.root)
+def test_evaluators_read_the_completed_file(small_shapes):
+    config, _ = completed("detection", small_shapes.root)
     expected = str(small_shapes.annotation_file("val"))
     assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == expected
 
@@ -325,14 +325,14 @@ def test_evaluators_read_the_settled_file(small_shapes):
 def test_evaluators_of_one_s_own_are_left_alone(small_shapes):
     config = load("detection")
     config.val_evaluator = dict(type="CocoMetric", ann_file="mine.json")
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     assert config.val_evaluator.ann_file == "mine.json"
 
 
-def test_a_list_of_evaluators_is_settled(small_shapes):
+def test_a_list_of_evaluators_is_completed(small_shapes):
     config = load("detection")
     config.val_evaluator = [dict(type="swin_dense.CocoMetric", metric="bbox")]
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     expected = str(small_shapes.annotation_file("val"))
     assert config.val_evaluator[0].ann_file == expected
 
@@ -340,7 +340,7 @@ def test_a_list_of_evaluators_is_settled(small_shapes):
 def test_a_config_without_validation(small_shapes):
     config = load("detection")
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
-    places.settle(config, ("train",), data_root=str(small_shapes.root))
+    places.complete_data(config, ("train",), data_root=str(small_shapes.root))
     assert config.val_evaluator is None
 
 
@@ -396,8 +396,8 @@ def evaluated(config, samples):
 
 def test_permuted_categories_give_the_same_labels_and_ap(small_shapes, copied):
     edit(copied, permute)
-    plain, _ = settled("detection", small_shapes.root)
-    other, _ = settled("detection", copied)
+    plain, _ = completed("detection", small_shapes.root)
+    other, _ = completed("detection", copied)
     classes = plain.val_dataloader.dataset.metainfo.classes
     assert other.val_dataloader.dataset.metainfo.classes == classes == shapes.CLASSES
     for one, two in zip(built(plain).load_data_list(), built(other).load_data_list(), strict=True):
@@ -415,7 +415,7 @@ def test_permuted_categories_give_the_same_labels_and_ap(small_shapes, copied):
 def test_permuted_training_categories_give_the_names_their_own_heads(copied):
     """Training and validation disagree about positions; each object keeps its name."""
     edit(copied, permute, "train")
-    config, _ = settled("detection", copied)
+    config, _ = completed("detection", copied)
     classes = config.train_dataloader.dataset.metainfo.classes
     assert classes != shapes.CLASSES
     assert sorted(classes) == sorted(shapes.CLASSES)
@@ -454,7 +454,7 @@ def test_label_maps_whose_zero_means_other_by_a_config(copied):
             ignore=(0, 255),
             metainfo=dict(classes=shapes.CLASSES),
         )
-    lines = places.settle(config, data_root=str(copied))
+    lines = places.complete_data(config, data_root=str(copied))
     assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
     assert built(config).label_table.lookup(OTHER).tolist() == OTHER_MEANS
     assert "circle" in lines[1]
@@ -463,7 +463,7 @@ def test_label_maps_whose_zero_means_other_by_a_config(copied):
 
 def test_label_maps_whose_zero_means_other_by_the_file_in_the_root(copied):
     (copied / "classes.txt").write_text("\n".join(["(other)", *shapes.CLASSES]))
-    config, _ = settled("segmentation", copied)
+    config, _ = completed("segmentation", copied)
     assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
     for split in ("train", "val", "test"):
         assert built(config, split).label_table.lookup(OTHER).tolist() == OTHER_MEANS
@@ -472,7 +472,7 @@ def test_label_maps_whose_zero_means_other_by_the_file_in_the_root(copied):
 def test_a_public_set_s_names_do_not_stand_for_other_files(copied):
     (copied / "classes.txt").unlink()
     with pytest.raises(InputError, match=r"belong to another data set.*classes\.txt"):
-        places.settle(large(), data_root=str(copied))
+        places.complete_data(large(), data_root=str(copied))
 
 
 def test_ade20k_s_own_classes_size_the_heads(copied):
@@ -483,7 +483,7 @@ def test_ade20k_s_own_classes_size_the_heads(copied):
         (copied / folder / "train").rename(copied / folder / "training")
         (copied / folder / "val").rename(copied / folder / "validation")
     config = large()
-    places.settle(config, data_root=str(copied))
+    places.complete_data(config, data_root=str(copied))
     assert heads(config) == {"decode_head": 150, "auxiliary_head": 150}
     assert len(config.val_dataloader.dataset.metainfo.classes) == 150
     assert built(config).label_table.lookup(np.array([[0, 1, 150]])).tolist() == [[IGNORE, 0, 149]]
@@ -492,7 +492,7 @@ def test_ade20k_s_own_classes_size_the_heads(copied):
 def test_label_maps_with_classes_of_one_s_own_and_an_ignored_value(small_shapes, tmp_path):
     names = tuple(f"class {i}" for i in range(6))
     listing = listed(tmp_path, (*names, "(void)"))
-    config, lines = settled("segmentation", small_shapes.root, classes=listing)
+    config, lines = completed("segmentation", small_shapes.root, classes=listing)
     assert heads(config) == {"decode_head": 6, "auxiliary_head": 6}
     for split in ("train", "val", "test"):
         found = built(config, split).label_table
@@ -504,7 +504,7 @@ def test_label_maps_with_classes_of_one_s_own_and_an_ignored_value(small_shapes,
 def test_names_in_the_root_replace_ade20k_s_table(copied):
     """Its offset of one would turn the first class of another set into "other"."""
     config = large()
-    places.settle(config, data_root=str(copied))
+    places.complete_data(config, data_root=str(copied))
     assert heads(config) == {"decode_head": 7, "auxiliary_head": 7}
     assert built(config).label_table.lookup(np.array([[0, 6, 255]])).tolist() == [[0, 6, IGNORE]]
 
@@ -512,12 +512,12 @@ def test_names_in_the_root_replace_ade20k_s_table(copied):
 def test_the_names_of_the_built_in_shapes_are_not_given_to_other_data(copied):
     (copied / "classes.txt").unlink()
     with pytest.raises(InputError, match=r"classes\.txt or a file given with --classes"):
-        settled("segmentation", copied)
+        completed("segmentation", copied)
 
 
 def test_too_few_names_for_the_values(small_shapes, tmp_path):
     with pytest.raises(InputError, match=r"not in the table: .*6 \("):
-        settled("segmentation", small_shapes.root, classes=listed(tmp_path, "abcdef"))
+        completed("segmentation", small_shapes.root, classes=listed(tmp_path, "abcdef"))
 
 
 def test_a_derived_config_with_data_of_its_own_is_not_given_the_shapes(
@@ -529,7 +529,7 @@ def test_a_derived_config_with_data_of_its_own_is_not_given_the_shapes(
     path = tmp_path / "mine.py"
     path.write_text(f'_base_ = ["{CONFIGS["detection"]}"]\n{loaders}\n')
     config = configs.load(path)
-    places.settle(config)
+    places.complete_data(config)
     assert config.train_dataloader.dataset.data_root == str(copied)
 
 
@@ -546,7 +546,7 @@ def test_boxes_alone_need_no_masks(small_shapes, tmp_path):
             del row["segmentation"]
         path.write_text(json.dumps(content))
     config = configs.load(ROOT / "configs/dino_swin_t.py")
-    places.settle(config, data_root=str(root))
+    places.complete_data(config, data_root=str(root))
     image_sizes.scale_images(config, (150, 90))
     init_default_scope(config.default_scope)
     sample = DATASETS.build(config.train_dataloader.dataset)[0]["data_samples"]
@@ -561,9 +561,9 @@ def panoptic(options=None):
     return configs.load(ROOT / "configs/mask2former_swin_t_panoptic.py", options)
 
 
-def test_segments_are_settled(small_shapes):
+def test_segments_are_completed(small_shapes):
     config = panoptic()
-    lines = places.settle(config, data_root=str(small_shapes.root))
+    lines = places.complete_data(config, data_root=str(small_shapes.root))
     assert "annotations/panoptic_train.json + images/train/" in lines[0]
     for name in LOADERS:
         dataset = config[name].dataset
@@ -581,7 +581,7 @@ def test_segments_are_settled(small_shapes):
 def test_some_segments_in_an_order_of_one_s_own(small_shapes, tmp_path):
     config = panoptic()
     names = listed(tmp_path, ("background", "star", "circle"))
-    places.settle(config, data_root=str(small_shapes.root), classes=names)
+    places.complete_data(config, data_root=str(small_shapes.root), classes=names)
     assert config.val_dataloader.dataset.metainfo.classes == ("star", "circle", "background")
     assert config.model.panoptic_head.num_things_classes == 2
     assert config.model.panoptic_head.loss_cls.class_weight == [1.0] * 3 + [0.1]
@@ -589,7 +589,7 @@ def test_some_segments_in_an_order_of_one_s_own(small_shapes, tmp_path):
 
 def test_segments_follow_the_order_the_weights_were_trained_in(small_shapes):
     config = panoptic()
-    places.settle(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(small_shapes.root))
     trained = (*shapes.CLASSES[::-1], "background")
     classes.set_classes(config, trained, shapes.CLASSES[::-1])
     assert built(config).metainfo["classes"] == trained
