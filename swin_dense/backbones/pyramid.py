@@ -4,19 +4,18 @@ Letters: B images, H W tokens in a column and a row, C channels.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from swin_dense.backbones.backbone import Backbone
 from swin_dense.errors import InputError
 
 
 def padding_to(size: int, multiple: int) -> int:
-    """What a size lacks to a multiple; in this form their sum stays simple when it is symbolic."""
+    """Return what a size lacks to a multiple; this form stays simple when sizes are symbolic."""
     return (size + multiple - 1) // multiple * multiple - size
 
 
@@ -50,7 +49,7 @@ def join_2x2(x: Tensor) -> Tensor:
 
 
 def relative_position_index(window: int) -> Tensor:
-    """(L, L) rows of the bias table, one for each difference of places in a window.
+    """Return (L, L) rows of the bias table, one for each difference of places in a window.
 
     Tables written elsewhere depend on this order: rows of the difference first, both counted
     from -(window - 1), query minus key.
@@ -70,23 +69,17 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, with_cp: bool) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), without `downsample`."""
-        for block in self.blocks:
-            if with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return x
 
+class Pyramid(Backbone):
+    """Run stages of blocks over ever coarser maps of tokens; see `Swin` for the arguments."""
 
-class Pyramid(BaseModule):
-    """A stage of blocks for each resolution; see `Swin` for the arguments."""
+    frozen_before_stages = 1  # the absolute place embedding
 
     def __init__(
         self,
         block: Callable[[int, int, int, float], nn.Module],
         merging: Callable[[int], nn.Module],
+        *,
         embed_dim: int,
         depths: Sequence[int],
         num_heads: Sequence[int],
@@ -107,16 +100,18 @@ class Pyramid(BaseModule):
             block: (stage, C, number within the stage, share of dropped branches) -> a block.
             merging: C -> what joins 2x2 tokens into one of 2 * C.
         """
-        super().__init__(init_cfg)
-        name = type(self).__name__
-        _check_sizes(name, embed_dim, depths, num_heads, window_size, patch_size, drop_path_rate)
-        _check_choices(name, len(depths), out_indices, frozen_stages)
-        self.in_channels = in_channels
+        _check_sizes(type(self).__name__, embed_dim, depths, num_heads, window_size, patch_size)
+        super().__init__(
+            stages=len(depths),
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
         self.patch_size = patch_size
-        self.out_indices = tuple(out_indices)
         self.embed_dim, self.depths = embed_dim, tuple(depths)
-        self.frozen_stages = frozen_stages
-        self.with_cp = with_cp
 
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim, patch_norm)
         side = pretrain_img_size // patch_size
@@ -124,7 +119,7 @@ class Pyramid(BaseModule):
             nn.Parameter(torch.empty(1, embed_dim, side, side)) if ape else None
         )
         self.layers = nn.ModuleList()
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        rates = iter(self.drop_path_rates(sum(depths)))
         for stage, depth in enumerate(depths):
             channels = embed_dim * 2**stage
             blocks = [block(stage, channels, number, next(rates)) for number in range(depth)]
@@ -134,25 +129,30 @@ class Pyramid(BaseModule):
             self.add_module(f"norm{stage}", nn.LayerNorm(channels))
 
         self._draw_weights()
-        self._freeze()
+        self.freeze()
 
     @property
     def out_channels(self) -> tuple[int, ...]:
-        """C of each map returned."""
+        """Return C of each map: it doubles from stage to stage."""
         return tuple(self.embed_dim * 2**i for i in self.out_indices)
 
     @property
     def out_strides(self) -> tuple[int, ...]:
-        """Side of one token of each map returned, in input pixels."""
+        """Return the side of one token of each map, in pixels."""
         return tuple(self.patch_size * 2**i for i in self.out_indices)
 
     @property
+    def smallest_image(self) -> int:
+        """Return the side of one patch, in pixels."""
+        return self.patch_size
+
+    @property
     def depth(self) -> int:
-        """Blocks of all stages."""
+        """Return the number of blocks of all stages."""
         return sum(self.depths)
 
     def depth_of(self, name: str) -> int:
-        """How deep a parameter lies, by its name: 0 for the embeddings, then 1 to `depth` by block.
+        """Return the number of a parameter's block, from 1; 0 for the embeddings.
 
         A downsampling counts with the block before it, a norm of a map returned as `depth` + 1.
         """
@@ -165,12 +165,26 @@ class Pyramid(BaseModule):
         before = self.depths[:stage]
         return sum(before) + (self.depths[stage] if block is None else int(block) + 1)
 
+    def frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        """Yield the embeddings and the first `frozen_stages` - 1 stages, counted as the authors do.
+
+        What lies behind the last map is not computed; a parameter without a gradient would stop a
+        distributed run.
+        """
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+        if self.frozen_stages >= 1 and self.absolute_pos_embed is not None:
+            yield self.absolute_pos_embed
+        yield from self.layers[: max(self.frozen_stages - 1, 0)]
+        last = self.out_indices[-1]
+        yield from (m for m in (self.layers[last].downsample, *self.layers[last + 1 :]) if m)
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride).
 
         The maps are in the memory format torch.channels_last.
         """
-        self._check_image(image)
+        self.check_image(image)
         x = self.patch_embed(image)
         if self.absolute_pos_embed is not None:
             place = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")
@@ -178,36 +192,18 @@ class Pyramid(BaseModule):
 
         maps = []
         for index, layer in enumerate(self.layers):
-            x = layer(x, self.with_cp)
+            for block in layer.blocks:
+                x = self.run(block, x)
             if index in self.out_indices:
                 norm = self.get_submodule(f"norm{index}")
                 maps.append(norm(x).permute(0, 3, 1, 2))
             if index == self.out_indices[-1]:
                 break
-            x = self.get_submodule(f"layers.{index}.downsample")(x)
+            x = layer.downsample(x)
         return tuple(maps)
 
-    def train(self, mode: bool = True) -> "Pyramid":
-        """Set the mode; what is frozen stays in evaluation mode."""
-        super().train(mode)
-        self._freeze()
-        return self
-
-    def _freeze(self) -> None:
-        frozen: list[nn.Module] = []
-        if self.frozen_stages >= 0:
-            frozen.append(self.patch_embed)
-        if self.frozen_stages >= 1 and self.absolute_pos_embed is not None:
-            self.absolute_pos_embed.requires_grad_(False)
-        frozen += self.layers[: max(self.frozen_stages - 1, 0)]
-        # Parameters without a gradient would stop a distributed run.
-        last = self.out_indices[-1]
-        frozen += [m for m in (self.layers[last].downsample, *self.layers[last + 1 :]) if m]
-        for module in frozen:
-            module.eval().requires_grad_(False)
-
     def _draw_weights(self) -> None:
-        """Random weights as the authors draw them; a bias table draws itself."""
+        """Draw random weights as the authors do; a bias table draws itself."""
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         for module in self.modules():
@@ -215,20 +211,6 @@ class Pyramid(BaseModule):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-    def _check_image(self, image: Tensor) -> None:
-        name = type(self).__name__
-        if image.dim() != 4 or image.shape[1] != self.in_channels:
-            raise InputError(
-                f"{name}: images come as (B, {self.in_channels}, height, width), this has shape "
-                f"{tuple(image.shape)}. Set in_channels to what the data has, or mend the data."
-            )
-        if min(image.shape[-2:]) < self.patch_size:
-            height, width = image.shape[-2:]
-            raise InputError(
-                f"{name}: an image of {height}x{width} pixels is a size smaller than one patch. "
-                f"The smallest allowed is {self.patch_size}x{self.patch_size}; resize or drop it."
-            )
 
 
 def _check_sizes(
@@ -238,7 +220,6 @@ def _check_sizes(
     num_heads: Sequence[int],
     window_size: int,
     patch_size: int,
-    drop_path_rate: float,
 ) -> None:
     if len(depths) != len(num_heads) or min(depths, default=0) < 1:
         raise InputError(
@@ -256,23 +237,4 @@ def _check_sizes(
         raise InputError(
             f"{name}: window_size and patch_size are at least 1; got {window_size} and "
             f"{patch_size}. 7 or 8 and 4 are usual."
-        )
-    if not 0 <= drop_path_rate < 1:
-        raise InputError(
-            f"{name}: drop_path_rate is a share from 0 to below 1; got {drop_path_rate}. "
-            "Usual values are 0.1 to 0.5."
-        )
-
-
-def _check_choices(name: str, stages: int, out_indices: Sequence[int], frozen_stages: int) -> None:
-    wanted = list(out_indices)
-    if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0 or wanted[-1] >= stages:
-        raise InputError(
-            f"{name}: out_indices are stages from 0 to {stages - 1}, in growing order, each once; "
-            f"got {tuple(wanted)}. Try {tuple(range(stages))}."
-        )
-    if not -1 <= frozen_stages <= stages + 1:
-        raise InputError(
-            f"{name}: frozen_stages is -1 (all trains) to {stages + 1} (all {stages} stages "
-            f"frozen); got {frozen_stages}. Freeze the first n stages with n + 1."
         )

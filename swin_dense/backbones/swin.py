@@ -12,26 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from swin_dense.backbones.pyramid import Pyramid, join_2x2, relative_position_index
-from swin_dense.errors import InputError
 from swin_dense.layers import residual
 from swin_dense.layers.residual import DropPath, Mlp
 from swin_dense.ops.window_attention import window_attention
 from swin_dense.registry import MODELS
 
 # The sizes of the paper. Anything else, such as window_size=12, is a change to one of them.
-PRESETS: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)},  # ours
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
     "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
     "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
     "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
-
-
-def preset(name: str) -> dict[str, Any]:
-    """The constructor arguments of a size of the paper: tiny, small, base or large."""
-    if name not in PRESETS:
-        raise InputError(f"Swin: no preset is called {name!r}. Choose from {', '.join(PRESETS)}.")
-    return dict(PRESETS[name])
 
 
 class PatchMerging(nn.Module):
@@ -121,19 +114,17 @@ class SwinBlock(nn.Module):
 
 @MODELS.register_module()
 class Swin(Pyramid):
-    """Swin Transformer V1 for images of any size.
+    """Swin Transformer V1 for images of any size."""
 
-    Attributes:
-        no_weight_decay_keywords: a parameter with one of these in its name is not decayed.
-    """
-
+    archs = SIZES
     no_weight_decay_keywords = ("absolute_pos_embed", "relative_position_bias_table", "norm")
 
     def __init__(
         self,
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
+        arch: str = "tiny",
+        embed_dim: int | None = None,
+        depths: Sequence[int] | None = None,
+        num_heads: Sequence[int] | None = None,
         window_size: int = 7,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -151,6 +142,7 @@ class Swin(Pyramid):
     ) -> None:
         """
         Args:
+            arch: a size of the paper by name, "tiny" to "large"; what follows changes it.
             embed_dim: C of the first stage; it doubles from stage to stage.
             depths: blocks of each stage; every second block shifts its windows.
             num_heads: attention heads of each stage; they divide its C.
@@ -174,11 +166,12 @@ class Swin(Pyramid):
             with_cp: compute each block again in the backward pass, to save memory.
             init_cfg: mmengine's; `dict(type="Pretrained", checkpoint=...)` loads weights.
         """
+        size = self.sizes(arch, embed_dim=embed_dim, depths=depths, num_heads=num_heads)
 
         def block(stage: int, channels: int, number: int, drop_path: float) -> SwinBlock:
             return SwinBlock(
                 channels,
-                num_heads[stage],
+                size["num_heads"][stage],
                 window_size,
                 shift=window_size // 2 if number % 2 else 0,
                 mlp_ratio=mlp_ratio,
@@ -190,9 +183,7 @@ class Swin(Pyramid):
         super().__init__(
             block,
             PatchMerging,
-            embed_dim=embed_dim,
-            depths=depths,
-            num_heads=num_heads,
+            **size,
             window_size=window_size,
             patch_size=patch_size,
             in_channels=in_channels,
@@ -205,8 +196,3 @@ class Swin(Pyramid):
             with_cp=with_cp,
             init_cfg=init_cfg,
         )
-
-    @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> "Swin":
-        """A size of the paper, tiny, small, base or large, with other arguments as given."""
-        return cls(**{**preset(name), **overrides})

@@ -26,7 +26,8 @@ from swin_dense.ops.window_attention import window_attention
 from swin_dense.registry import MODELS
 
 # The sizes of the paper (section 3.5); H and G norm the main branch after every sixth block.
-PRESETS: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)},  # ours
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
     "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
     "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
@@ -47,13 +48,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 _LARGEST_SCALE = math.log(100.0)  # of the logits, before the exponential
 _CPB_HIDDEN = 512
 _CPB_RANGE = 16.0  # position biases lie between 0 and this
-
-
-def preset(name: str) -> dict[str, Any]:
-    """The constructor arguments of a size of the paper, tiny to giant."""
-    if name not in PRESETS:
-        raise InputError(f"SwinV2: no preset is called {name!r}. Choose from {', '.join(PRESETS)}.")
-    return dict(PRESETS[name])
 
 
 class PatchMerging(nn.Module):
@@ -199,22 +193,22 @@ class SwinV2(Pyramid):
     as that side and are not shifted, as in the authors' code; so at very small sizes an image is
     treated a little differently from the same image with a border.
 
-    Attributes:
-        no_weight_decay_keywords: a parameter with one of these in its name is not decayed.
     """
 
+    archs = SIZES
     no_weight_decay_keywords = ("absolute_pos_embed", "cpb_mlp", "logit_scale", "norm")
 
     def __init__(
         self,
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
+        arch: str = "tiny",
+        embed_dim: int | None = None,
+        depths: Sequence[int] | None = None,
+        num_heads: Sequence[int] | None = None,
         window_size: int = 8,
         pretrained_window_sizes: Sequence[int] = (0, 0, 0, 0),
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
-        extra_norm_every: int = 0,
+        extra_norm_every: int | None = None,
         patch_size: int = 4,
         in_channels: int = 3,
         ape: bool = False,
@@ -228,6 +222,7 @@ class SwinV2(Pyramid):
     ) -> None:
         """
         Args:
+            arch: a size of the paper by name, "tiny" to "giant"; what follows changes it.
             embed_dim: C of the first stage; it doubles from stage to stage.
             depths: blocks of each stage; every second block shifts its windows.
             num_heads: attention heads of each stage; they divide its C.
@@ -249,36 +244,43 @@ class SwinV2(Pyramid):
             with_cp: compute each block again in the backward pass, to save memory.
             init_cfg: mmengine's; `dict(type="Pretrained", checkpoint=...)` loads weights.
         """
-        sizes = tuple(pretrained_window_sizes)
-        if min(sizes, default=0) < 0 or (any(sizes) and len(sizes) != len(depths)):
+        size = self.sizes(
+            arch,
+            embed_dim=embed_dim,
+            depths=depths,
+            num_heads=num_heads,
+            extra_norm_every=extra_norm_every,
+        )
+        every = size.pop("extra_norm_every", 0)
+        stages = len(size["depths"])
+        before = tuple(pretrained_window_sizes)
+        if min(before, default=0) < 0 or (any(before) and len(before) != stages):
             raise InputError(
                 "SwinV2: pretrained_window_sizes has one number for each stage, 0 where nothing "
-                f"changes; got {sizes} for {len(depths)} stages."
+                f"changes; got {before} for {stages} stages."
             )
-        if extra_norm_every < 0:
+        if every < 0:
             raise InputError(
-                f"SwinV2: extra_norm_every counts blocks; got {extra_norm_every}. 0 adds no norm."
+                f"SwinV2: extra_norm_every counts blocks; got {every}. 0 adds no norm."
             )
 
         def block(stage: int, channels: int, number: int, drop_path: float) -> SwinBlock:
             return SwinBlock(
                 channels,
-                num_heads[stage],
+                size["num_heads"][stage],
                 window_size,
                 shift=window_size // 2 if number % 2 else 0,
                 mlp_ratio=mlp_ratio,
                 qkv_bias=qkv_bias,
-                pretrained_window=sizes[stage] if any(sizes) else 0,
+                pretrained_window=before[stage] if any(before) else 0,
                 drop_path=drop_path,
-                extra_norm=extra_norm_every > 0 and (number + 1) % extra_norm_every == 0,
+                extra_norm=every > 0 and (number + 1) % every == 0,
             )
 
         super().__init__(
             block,
             PatchMerging,
-            embed_dim=embed_dim,
-            depths=depths,
-            num_heads=num_heads,
+            **size,
             window_size=window_size,
             patch_size=patch_size,
             in_channels=in_channels,
@@ -292,13 +294,8 @@ class SwinV2(Pyramid):
             init_cfg=init_cfg,
         )
 
-    @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> "SwinV2":
-        """A size of the paper, tiny to giant, with other arguments as given."""
-        return cls(**{**preset(name), **overrides})
-
     def _draw_weights(self) -> None:
-        """As version 1, and every branch starts at nothing: its last norm is 0."""
+        """Draw as version 1 does, but start every branch at nothing: its last norm is 0."""
         super()._draw_weights()
         for module in self.modules():
             if isinstance(module, SwinBlock):

@@ -24,15 +24,15 @@ class _FeatureMaps(nn.Module):
 
 
 def _ours(height: int, width: int) -> nn.Module:
-    return Swin.from_preset("tiny")
+    return Swin("tiny")
 
 
 def _version_2(height: int, width: int) -> nn.Module:
-    return SwinV2.from_preset("tiny")
+    return SwinV2("tiny")
 
 
 def _version_1(height: int, width: int) -> nn.Module:
-    return Swin.from_preset("tiny", window_size=8)
+    return Swin("tiny", window_size=8)
 
 
 def _mmdet(height: int, width: int) -> nn.Module:

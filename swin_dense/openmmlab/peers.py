@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def mmdet_swin_t() -> nn.Module:
-    """mmdet's Swin-T with the sizes of our preset "tiny"."""
+    """mmdet's Swin-T with the sizes of our "tiny"."""
     return SwinTransformer(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
 
 

@@ -2,14 +2,16 @@
 
 import itertools
 import math
+from typing import ClassVar
 
 import pytest
 import torch
+from contract import Contract
 from networks import SHARED, SMALL, assert_gradients_close, gradients, small, weighted_sum
 from torch import nn
 
 from swin_dense.backbones import Swin, SwinV2, swin_v2
-from swin_dense.backbones.swin_v2 import PRESETS, WindowAttention, preset
+from swin_dense.backbones.swin_v2 import WindowAttention
 
 GOLDEN = SHARED / "golden" / "v2_w8_256.safetensors"
 
@@ -166,30 +168,22 @@ def test_a_scale_above_100_does_not_grow() -> None:
 # --- Sizes ---------------------------------------------------------------------------------------
 
 
-def count(model: nn.Module) -> float:
-    return sum(p.numel() for p in model.parameters()) / 1e6
+class TestSwinV2(Contract):
+    kind = SwinV2
+    # Of the paper's tables 5 and 7 and of the authors' model zoo, which round to millions.
+    parameters: ClassVar = dict(tiny=28, small=50, base=88, large=197, huge=658, giant=3000)
+    classes = 1000
+    agree = 0.02
 
 
-def test_presets_are_the_papers_sizes() -> None:
-    # Millions, of the paper's tables 5 and 7 and of the authors' model zoo; those have a
-    # classifier of 1000 classes, ours norms of the maps instead.
-    sizes = dict(tiny=28, small=50, base=88, large=197, huge=658, giant=3000)
-    assert set(sizes) == set(PRESETS)
-    for name, millions in sizes.items():
-        with torch.device("meta"):
-            model = SwinV2.from_preset(name)
-        classifier = model.out_channels[-1] * 1000 / 1e6
-        assert count(model) + classifier == pytest.approx(millions, rel=0.02), name
+def test_sizes_may_be_changed() -> None:
     with torch.device("meta"):
-        tiny = SwinV2.from_preset("tiny", window_size=16)
-    assert tiny.layers[0].blocks[0].attn.window == 16
-    with pytest.raises(ValueError, match=r"'mini'\. Choose from tiny, small, .*, giant"):
-        preset("mini")
+        assert SwinV2("tiny", window_size=16).layers[0].blocks[0].attn.window == 16
 
 
 def test_the_main_branch_of_the_large_sizes_is_normed() -> None:
     with torch.device("meta"):
-        giant = SwinV2.from_preset("giant")
+        giant = SwinV2("giant")
     normed = [
         (stage, number)
         for stage, layer in enumerate(giant.layers)

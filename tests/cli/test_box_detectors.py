@@ -12,7 +12,7 @@ from swin_dense.checkpoints import files
 from swin_dense.cli import image_demo, test, train
 from swin_dense.datasets import shapes
 
-BACKBONE = dict(embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8))
+BACKBONE = dict(arch="nano")
 SIZES = [f"model.backbone.{key}={str(v).replace(' ', '')}" for key, v in BACKBONE.items()]
 SIZES += ["model.test_cfg.max_per_img=12"]  # at most 30 queries times 6 classes; quick to draw
 DETR = ["model.num_queries=30"]

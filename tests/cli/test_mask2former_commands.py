@@ -28,9 +28,7 @@ def smaller(task):
     part = "decode_head" if task == "label maps" else "panoptic_head"
     points = f"model.{part}.train_cfg" if task == "label maps" else "model.train_cfg"
     return [
-        "model.backbone.embed_dim=24",
-        "model.backbone.depths=1,2,1,1",
-        "model.backbone.num_heads=1,2,4,8",
+        "model.backbone.arch=nano",
         f"model.{part}.num_queries=17",
         f"model.{part}.transformer_decoder.num_layers=3",
         f"model.{part}.pixel_decoder.encoder.num_layers=1",

@@ -6,7 +6,9 @@ import math
 import re
 
 import pytest
+import torch
 from conftest import ROOT
+from mmengine.registry import MODELS
 
 from swin_dense.cli import model_zoo
 from swin_dense.errors import InputError
@@ -82,8 +84,10 @@ SUMS = {
 
 def padding(name, height, width):
     """Multiply-adds of projecting, to q, k, v and back, the tokens that only fill up windows."""
-    backbone, total = configs.load(ROOT / f"configs/{name}.py").model.backbone, 0
-    window, side = backbone.get("window_size", 7), (height // 4, width // 4)
+    stated, total = configs.load(ROOT / f"configs/{name}.py").model.backbone, 0
+    with torch.device("meta"):
+        backbone = MODELS.build(stated)
+    window, side = stated.get("window_size", 7), (height // 4, width // 4)
     for stage, depth in enumerate(backbone.depths):
         filled = math.prod(window * math.ceil(tokens / window) for tokens in side)
         channels = backbone.embed_dim * 2**stage

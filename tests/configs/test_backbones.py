@@ -14,7 +14,7 @@ BACKBONES = {
     "ResNet": dict(type="mmdet.ResNet", depth=18),
     "PVT": dict(type="mmdet.PyramidVisionTransformer", num_layers=[1, 1, 1, 1]),
     "EfficientNet": dict(type="mmdet.EfficientNet", arch="b0"),
-    "SwinV2": dict(type="swin_dense.SwinV2", embed_dim=24, depths=(1, 1, 2, 1)),
+    "SwinV2": dict(type="swin_dense.SwinV2", arch="nano"),
 }
 
 

@@ -1,6 +1,6 @@
 """The model of every config, made small, learns and predicts: float32 and bfloat16, odd sizes.
 
-Small means fewer and narrower blocks, windows of the usual size and fewer queries; which modules
+Small means the backbone's size "nano" and fewer queries; which modules
 there are stays. Sizes of one model are then the same, and one of them stands for all.
 """
 
@@ -11,7 +11,7 @@ import re
 import pytest
 import torch
 from conftest import ROOT
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -24,8 +24,7 @@ from swin_dense.openmmlab.settings import config as configs
 from swin_dense.registry import DATASETS
 
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
-BACKBONE = dict(embed_dim=24, depths=(2, 1, 2, 1), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
-AS_USUAL = ("window_size", "pretrained_window_sizes", "pretrain_img_size")  # what the class says
+KEPT = ("type", "out_indices")  # of a backbone; the rest of it is asked in tests/backbones
 # Key anywhere in the model -> its largest value.
 AT_MOST = {
     "num_layers": 3,  # of Mask2Former, each looks at another level
@@ -59,11 +58,8 @@ def shrink(config):
     """Make a model's config and its images small, in place; channels are left open."""
     image_sizes.scale_images(config, SCALES[0])
     model = config.model
-    for key in AS_USUAL:
-        model.backbone.pop(key, None)
-    model.backbone.update(BACKBONE)
-    if "extra_norm_every" in model.backbone:
-        model.backbone.extra_norm_every = 2  # of the blocks that are left
+    kept = {key: value for key, value in model.backbone.items() if key in KEPT}
+    model.backbone = ConfigDict(kept, arch="nano", drop_path_rate=0.0)
     for node in nodes(model):
         for key in node.keys() & AT_MOST.keys():
             node[key] = min(node[key], AT_MOST[key])

@@ -242,7 +242,7 @@ def test_a_single_lost_layer_of_many_is_said(tmp_path, said):
 
 
 def test_all_bias_tables_lost_is_too_much_though_their_numbers_are_few(tmp_path, said):
-    backbone = Swin.from_preset("tiny")
+    backbone = Swin("tiny")
     state = {n: t for n, t in backbone.state_dict().items() if "bias_table" not in n}
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"attn.relative_position_bias_table|attn \(12 tensors"):
