@@ -15,13 +15,18 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin",
-        embed_dim=192,
-        depths=(2, 2, 18, 2),
-        num_heads=(6, 12, 24, 48),
-        window_size=12,
-        pretrain_img_size=384,
-    ),
+    backbone=dict(type="swin_dense.Swin", arch="large", window_size=12, pretrain_img_size=384),
+    neck=[
+        dict(
+            type="FPN",
+            in_channels=[384, 768, 1536],
+            out_channels=256,
+            add_extra_convs="on_output",
+            num_outs=5,
+        ),
+        dict(
+            type="DyHead", in_channels=256, out_channels=256, num_blocks=6, zero_init_offset=False
+        ),
+    ],
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-5))

@@ -16,11 +16,18 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin",
-        embed_dim=96,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
-    ),
+    backbone=dict(type="swin_dense.Swin", arch="tiny"),
+    neck=[
+        dict(
+            type="FPN",
+            in_channels=[192, 384, 768],
+            out_channels=256,
+            add_extra_convs="on_output",
+            num_outs=5,
+        ),
+        dict(
+            type="DyHead", in_channels=256, out_channels=256, num_blocks=6, zero_init_offset=False
+        ),
+    ],
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-5))

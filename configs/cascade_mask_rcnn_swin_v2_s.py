@@ -16,11 +16,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type="swin_dense.SwinV2",
-        embed_dim=96,
-        depths=(2, 2, 18, 2),
-        num_heads=(3, 6, 12, 24),
-        window_size=16,
-        pretrained_window_sizes=(8, 8, 8, 8),
+        type="swin_dense.SwinV2", arch="small", window_size=16, pretrained_window_sizes=(8, 8, 8, 8)
     ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -18,15 +18,13 @@ model = dict(
     num_feature_levels=5,
     backbone=dict(
         type="swin_dense.Swin",
-        embed_dim=192,
-        depths=(2, 2, 18, 2),
-        num_heads=(6, 12, 24, 48),
+        arch="large",
         window_size=12,
         pretrain_img_size=384,
         out_indices=(0, 1, 2, 3),
         with_cp=True,
     ),
-    neck=dict(num_outs=5),
+    neck=dict(in_channels=[192, 384, 768, 1536], num_outs=5),
     encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=5))),
     decoder=dict(layer_cfg=dict(cross_attn_cfg=dict(num_levels=5))),
 )

@@ -16,11 +16,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin",
-        embed_dim=96,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(type="swin_dense.Swin", arch="tiny", drop_path_rate=0.1),
+    neck=dict(in_channels=[192, 384, 768]),
 )

@@ -15,7 +15,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin", embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)
-    ),
+    backbone=dict(type="swin_dense.Swin", arch="base"),
+    neck=[
+        dict(type="swin_dense.GlobalAttention", in_channels=[128, 256, 512, 1024]),
+        dict(type="FPN", in_channels=[128, 256, 512, 1024], out_channels=256, num_outs=5),
+    ],
 )

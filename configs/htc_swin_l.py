@@ -16,7 +16,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin", embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)
-    ),
+    backbone=dict(type="swin_dense.Swin", arch="large"),
+    neck=[
+        dict(type="swin_dense.GlobalAttention", in_channels=[192, 384, 768, 1536]),
+        dict(type="FPN", in_channels=[192, 384, 768, 1536], out_channels=256, num_outs=5),
+    ],
 )

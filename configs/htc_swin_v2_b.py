@@ -18,12 +18,14 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.SwinV2",
-        embed_dim=128,
-        depths=(2, 2, 18, 2),
-        num_heads=(4, 8, 16, 32),
+        arch="base",
         window_size=32,
         pretrained_window_sizes=(12, 12, 12, 6),
     ),
+    neck=[
+        dict(type="swin_dense.GlobalAttention", in_channels=[128, 256, 512, 1024]),
+        dict(type="FPN", in_channels=[128, 256, 512, 1024], out_channels=256, num_outs=5),
+    ],
 )
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4),

@@ -19,14 +19,15 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.SwinV2",
-        embed_dim=512,
-        depths=(2, 2, 42, 4),
-        num_heads=(16, 32, 64, 128),
+        arch="giant",
         window_size=32,
         pretrained_window_sizes=(12, 12, 12, 6),
-        extra_norm_every=6,
         with_cp=True,
     ),
+    neck=[
+        dict(type="swin_dense.GlobalAttention", in_channels=[512, 1024, 2048, 4096]),
+        dict(type="FPN", in_channels=[512, 1024, 2048, 4096], out_channels=256, num_outs=5),
+    ],
 )
 optim_wrapper = dict(optimizer=dict(lr=6e-4))
 auto_scale_lr = dict(base_batch_size=96)

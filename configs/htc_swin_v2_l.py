@@ -19,12 +19,14 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.SwinV2",
-        embed_dim=192,
-        depths=(2, 2, 18, 2),
-        num_heads=(6, 12, 24, 48),
+        arch="large",
         window_size=32,
         pretrained_window_sizes=(12, 12, 12, 6),
     ),
+    neck=[
+        dict(type="swin_dense.GlobalAttention", in_channels=[192, 384, 768, 1536]),
+        dict(type="FPN", in_channels=[192, 384, 768, 1536], out_channels=256, num_outs=5),
+    ],
 )
 optim_wrapper = dict(
     optimizer=dict(lr=4e-4),

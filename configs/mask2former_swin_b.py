@@ -17,11 +17,10 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.Swin",
-        embed_dim=128,
-        depths=(2, 2, 18, 2),
-        num_heads=(4, 8, 16, 32),
+        arch="base",
         window_size=12,
         pretrain_img_size=384,
         drop_path_rate=0.3,
     ),
+    panoptic_head=dict(in_channels=[128, 256, 512, 1024]),
 )

@@ -18,14 +18,12 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.Swin",
-        embed_dim=192,
-        depths=(2, 2, 18, 2),
-        num_heads=(6, 12, 24, 48),
+        arch="large",
         window_size=12,
         pretrain_img_size=384,
         drop_path_rate=0.3,
     ),
-    panoptic_head=dict(num_queries=200),
+    panoptic_head=dict(in_channels=[192, 384, 768, 1536], num_queries=200),
 )
 train_cfg = dict(max_iters=737500)
 param_scheduler = dict(end=737500, milestones=[655556, 710184])

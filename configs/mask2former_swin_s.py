@@ -15,11 +15,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin",
-        embed_dim=96,
-        depths=(2, 2, 18, 2),
-        num_heads=(3, 6, 12, 24),
-        drop_path_rate=0.3,
-    ),
+    backbone=dict(type="swin_dense.Swin", arch="small", drop_path_rate=0.3),
+    panoptic_head=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -12,14 +12,8 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin",
-        embed_dim=24,
-        depths=(2, 2, 2, 2),
-        num_heads=(1, 2, 4, 8),
-        drop_path_rate=0.0,
-    ),
-    neck=dict(out_channels=64),
+    backbone=dict(type="swin_dense.Swin", arch="nano", drop_path_rate=0.0),
+    neck=dict(in_channels=[24, 48, 96, 192], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),

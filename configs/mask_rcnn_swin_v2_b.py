@@ -15,11 +15,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.SwinV2",
-        embed_dim=128,
-        depths=(2, 2, 18, 2),
-        num_heads=(4, 8, 16, 32),
-        drop_path_rate=0.3,
-    ),
+    backbone=dict(type="swin_dense.SwinV2", arch="base", drop_path_rate=0.3),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
 )

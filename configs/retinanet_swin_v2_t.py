@@ -15,10 +15,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.SwinV2",
-        embed_dim=96,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
-    ),
+    backbone=dict(type="swin_dense.SwinV2", arch="tiny"),
+    neck=dict(in_channels=[192, 384, 768]),
 )

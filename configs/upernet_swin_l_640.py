@@ -17,11 +17,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin",
-        embed_dim=192,
-        depths=(2, 2, 18, 2),
-        num_heads=(6, 12, 24, 48),
-        drop_path_rate=0.3,
-    ),
+    backbone=dict(type="swin_dense.Swin", arch="large", drop_path_rate=0.3),
+    decode_head=dict(in_channels=[192, 384, 768, 1536]),
+    auxiliary_head=dict(in_channels=768),
 )

@@ -12,15 +12,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type="swin_dense.Swin",
-        embed_dim=24,
-        depths=(2, 2, 2, 2),
-        num_heads=(1, 2, 4, 8),
-        drop_path_rate=0.0,
-    ),
-    decode_head=dict(channels=64),
-    auxiliary_head=dict(channels=32),
+    backbone=dict(type="swin_dense.Swin", arch="nano", drop_path_rate=0.0),
+    decode_head=dict(in_channels=[24, 48, 96, 192], channels=64),
+    auxiliary_head=dict(in_channels=96, channels=32),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=10.0))
 auto_scale_lr = dict(base_batch_size=8)

@@ -17,11 +17,11 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.SwinV2",
-        embed_dim=128,
-        depths=(2, 2, 18, 2),
-        num_heads=(4, 8, 16, 32),
+        arch="base",
         window_size=16,
         pretrained_window_sizes=(8, 8, 8, 8),
         drop_path_rate=0.3,
     ),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512),
 )

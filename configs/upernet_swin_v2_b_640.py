@@ -20,13 +20,13 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.SwinV2",
-        embed_dim=128,
-        depths=(2, 2, 18, 2),
-        num_heads=(4, 8, 16, 32),
+        arch="base",
         window_size=40,
         pretrained_window_sizes=(12, 12, 12, 6),
         drop_path_rate=0.3,
     ),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512),
 )
 optim_wrapper = dict(optimizer=dict(lr=6e-5))
 auto_scale_lr = dict(base_batch_size=64)

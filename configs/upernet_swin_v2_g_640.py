@@ -20,15 +20,14 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.SwinV2",
-        embed_dim=512,
-        depths=(2, 2, 42, 4),
-        num_heads=(16, 32, 64, 128),
+        arch="giant",
         window_size=40,
         pretrained_window_sizes=(12, 12, 12, 6),
-        extra_norm_every=6,
         drop_path_rate=0.4,
         with_cp=True,
     ),
+    decode_head=dict(in_channels=[512, 1024, 2048, 4096]),
+    auxiliary_head=dict(in_channels=2048),
 )
 optim_wrapper = dict(optimizer=dict(lr=4e-5))
 auto_scale_lr = dict(base_batch_size=32)

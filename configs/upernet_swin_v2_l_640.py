@@ -20,13 +20,13 @@ _base_ = [
 model = dict(
     backbone=dict(
         type="swin_dense.SwinV2",
-        embed_dim=192,
-        depths=(2, 2, 18, 2),
-        num_heads=(6, 12, 24, 48),
+        arch="large",
         window_size=40,
         pretrained_window_sizes=(12, 12, 12, 6),
         drop_path_rate=0.3,
     ),
+    decode_head=dict(in_channels=[192, 384, 768, 1536]),
+    auxiliary_head=dict(in_channels=768),
 )
 optim_wrapper = dict(optimizer=dict(lr=6e-5))
 auto_scale_lr = dict(base_batch_size=64)

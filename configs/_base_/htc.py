@@ -1,7 +1,8 @@
 """HTC++, the detector of the Swin paper's system-level comparison (arXiv 2103.14030, A2.2).
 
 Hybrid Task Cascade (arXiv 1901.07518) with its semantic branch, soft-NMS (arXiv 1704.04503), and
-attention among all places of the last map, in front of the FPN. Left open: model.backbone.
+attention among all places of the last map, in front of the FPN. Left open: model.backbone and
+model.neck, in which GlobalAttention comes first.
 
 No code of it was published. What the paper counts decides what it leaves unsaid: 160M and 284M
 parameters, 1043G and 1470G multiply-adds for Swin-B and -L (1280x800, 1000 boxes, 100 masks).
@@ -23,10 +24,6 @@ _scales = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))  # of a box's centre and of 
 model = dict(
     type="HybridTaskCascade",
     data_preprocessor=dict(pad_seg=True),
-    neck=[
-        dict(type="swin_dense.GlobalAttention"),
-        dict(type="FPN", out_channels=256, num_outs=5),
-    ],
     roi_head=dict(
         type="HybridTaskCascadeRoIHead",
         interleaved=True,
