@@ -1,9 +1,10 @@
-"""What all commands share: one message for a user's mistake, a traceback only for ours."""
+"""Run a command: one message for a user's mistake, a traceback only for a fault of ours."""
 
 import argparse
 import contextlib
 import errno
 import functools
+import io
 import os
 import shutil
 import sys
@@ -18,12 +19,22 @@ MISTAKE, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses; argparse ends with 2 a
 
 
 def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser):
-    """A function of the command line that runs `body` and returns an exit status."""
+    """Return a function that parses arguments, runs `body` with them and returns the exit status.
+
+    Its arguments: those of the command line if None; and the name that help and errors call the
+    command by, if not the parser's.
+    """
 
     @functools.wraps(body)
-    def run(arguments: Sequence[str] | None = None) -> int:
+    def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+        parser.prog = prog or parser.prog
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A console of another alphabet is no reason to end a run.
+                stream.reconfigure(errors="backslashreplace")
         options = parser.parse_args(arguments)
         try:
+            require_home()
             return body(options) or 0
         except InputError as error:
             if first_process():
@@ -41,14 +52,29 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
     return run
 
 
+def require_home() -> None:
+    """Check that this user has a home folder, without which libraries do not import.
+
+    Raises:
+        InputError: HOME is not set, and the system knows no folder either.
+    """
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise InputError(
+            "this user has no home folder, where libraries keep settings and downloads. Set HOME "
+            "to a folder that may be written to, as in HOME=/tmp."
+        ) from error
+
+
 def first_process() -> bool:
-    """Whether this process speaks and writes for all of a distributed run."""
+    """Return whether this process speaks and writes for all of a distributed run."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
 
 
 @contextlib.contextmanager
 def work_dir(path: Path, keep: str = "*.pth") -> Iterator[None]:
-    """A folder that a failing command made, and that holds nothing worth keeping, is removed."""
+    """Remove the folder after a failing command that made it, if nothing in it is worth keeping."""
     fresh = not path.exists()
     try:
         yield
@@ -59,5 +85,5 @@ def work_dir(path: Path, keep: str = "*.pth") -> Iterator[None]:
 
 
 def message(error: InputError) -> str:
-    """The text of the error; one from a data loading process arrives inside its traceback."""
+    """Return the error's text alone; from a data loading process it comes inside a traceback."""
     return str(error).rpartition(f"{type(error).__name__}: ")[2].rstrip()

@@ -1,4 +1,4 @@
-"""Rewrite weights of another project under our names, as safetensors.
+"""Rewrite another project's weights under our names, as safetensors.
 
 SRC is a path, an https or hf:// address, or a name of the authors' weights. Its layout is told by
 its names. DST holds the account of the conversion in its metadata.
@@ -10,16 +10,17 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from swin_dense.checkpoints import doubts, downloads, files, layouts
-from swin_dense.checkpoints.files import Checkpoint
-from swin_dense.checkpoints.ledger import Ledger, count
 from swin_dense.cli import options
 from swin_dense.cli.command import command
 from swin_dense.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from swin_dense.checkpoints.files import Checkpoint
+    from swin_dense.checkpoints.ledger import Ledger
 
 WARNING = (
     "warning: --trust unpickles {path}. A pickle is a program: whoever made or changed the file "
@@ -37,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         metavar="LAYOUT",
-        help="write a bare backbone in this layout instead of ours: " + "; ".join(layouts.LAYOUTS),
+        help="write a bare backbone in this layout instead of ours, one that --layouts lists",
+    )
+    parser.add_argument(
+        "--layouts", action=_List, nargs=0, help="list the layouts that --to can write, and end"
     )
     parser.add_argument(
         "--config", help="compare the weights with the model of this config, tensor by tensor"
@@ -51,7 +55,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _List(argparse.Action):
+    """Print the names of the layouts and end, as --help does with the options."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        from swin_dense.checkpoints import layouts
+
+        parser.exit(message="\n".join([*layouts.LAYOUTS, ""]))
+
+
 def _convert(asked: argparse.Namespace) -> None:
+    from swin_dense.checkpoints import downloads, files, layouts
+    from swin_dense.checkpoints.ledger import count
+
     to = Path(asked.dst)
     if to.suffix != ".safetensors":
         raise InputError(f"DST {to}: safetensors are written. Call it {to.stem}.safetensors.")
@@ -89,8 +105,11 @@ def _convert(asked: argparse.Namespace) -> None:
 
 
 def _converted(
-    checkpoint: Checkpoint, needed: bool
-) -> tuple[dict[str, Tensor], str, dict[str, str]]:
+    checkpoint: "Checkpoint", needed: bool
+) -> tuple[dict[str, "Tensor"], str, dict[str, str]]:
+    """Return the weights, the layout they had, and what was left out with its reason."""
+    from swin_dense.checkpoints import doubts, layouts
+
     doubts.refuse_impossible(checkpoint.weights, checkpoint.source)
     try:
         found = layouts.convert(checkpoint.weights)
@@ -103,23 +122,21 @@ def _converted(
     return found.state, found.layout, {**found.dropped, **checkpoint.no_tensors}
 
 
-def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone of a detector, or the whole of what is a backbone."""
+def _bare(state: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """Return the backbone of a detector, or the whole of what is a backbone."""
     inner = {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}
     return inner or dict(state)
 
 
-def _compared(checkpoint: Checkpoint, config: str) -> Ledger:
-    """The account of laying the weights into the config's model, or into its backbone."""
-    # Imported here: they take seconds that a conversion alone does not need.
-    import swin_dense.openmmlab  # noqa: F401
+def _compared(checkpoint: "Checkpoint", config: str) -> "Ledger":
+    """Return the account of laying the weights into the config's model, or into its backbone."""
     from swin_dense.openmmlab.engine import weights
 
     return weights.compare(config, checkpoint)
 
 
-def _about(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The names of the classes, wherever the file has them."""
+def _about(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Return the names of the classes, wherever the file has them."""
     meta = checkpoint.get("meta")
     kept = {key: meta[key] for key in KEPT if key in meta} if isinstance(meta, Mapping) else {}
     return {key: value for key, value in kept.items() if _is_json(value)}

@@ -1,25 +1,19 @@
-"""Draw what a model finds in an image, or in every image of a folder."""
+"""Draw what a model finds in an image, or in each image of a folder."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from PIL import Image
-
-import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
-from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import FAULT, command
-from swin_dense.datasets import colours, images
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.engine.predictor import Predictor
-from swin_dense.openmmlab.settings import config as configs
-from swin_dense.openmmlab.settings import image_sizes
-from swin_dense.report import pictures
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from swin_dense.openmmlab.engine.predictor import Predictor
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +31,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(asked: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from swin_dense.checkpoints import files
+    from swin_dense.datasets import images
+    from swin_dense.openmmlab.engine.predictor import Predictor
+    from swin_dense.openmmlab.settings import config as configs
+    from swin_dense.openmmlab.settings import image_sizes
+
     found = images.find_images(asked.image)
     config = configs.load(asked.config, asked.cfg_options)
     if asked.image_scale:
@@ -74,9 +76,14 @@ def _demo(asked: argparse.Namespace) -> int:
 
 
 def _look(
-    predictor: Predictor, rgb: np.ndarray, threshold: float
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The overlay of one image, and what the JSON says of it."""
+    predictor: "Predictor", rgb: "np.ndarray", threshold: float
+) -> tuple["np.ndarray", dict[str, Any]]:
+    """Return the overlay of one image, and what the JSON says of it."""
+    import numpy as np
+
+    from swin_dense.datasets import colours
+    from swin_dense.report import pictures
+
     height, width = rgb.shape[:2]
     content: dict[str, Any] = {"height": height, "width": width}
     sample = predictor(rgb)
@@ -98,8 +105,10 @@ def _look(
     return pictures.label_overlay(rgb, labels, names, colours.palette(len(names))), content
 
 
-def run_lengths(labels: np.ndarray) -> dict[str, Any]:
-    """Row by row, the value of each run and its length; lossless and short."""
+def run_lengths(labels: "np.ndarray") -> dict[str, Any]:
+    """Return, row by row, the value of each run and its length; lossless and short."""
+    import numpy as np
+
     flat = labels.ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=flat[0] - 1))
     lengths = np.diff(starts, append=len(flat))
@@ -115,12 +124,14 @@ def _summary(content: dict[str, Any]) -> str:
 
 
 def _name(path: Path, found: list[Path]) -> str:
-    """Of the overlay; a.jpg and a.png in one folder must not write the same one."""
+    """Return the overlay's name; a.jpg and a.png in one folder must not write the same one."""
     shared = sum(other.stem == path.stem for other in found) > 1
     return path.name.replace(".", "_") if shared else path.stem
 
 
 def _device(asked: str | None) -> str:
+    import torch
+
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""What the model of a config costs: parameters, FLOPs, activations and training memory, by part.
+"""Count the parameters, FLOPs, activations and memory of a model, by part.
 
 Nothing is computed and no data is needed. A FLOP is a multiply-add, as in the papers; a detector of
 two stages is given 1000 boxes, of which 100 get a mask. Activations are what a training step keeps
@@ -9,19 +9,16 @@ at another size: training images are scaled to it as by tools/train.py --image-s
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config
-
-import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
-from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command
-from swin_dense.openmmlab.engine import complexity
-from swin_dense.openmmlab.engine.complexity import Complexity, Part
-from swin_dense.openmmlab.settings import config as configs
-from swin_dense.openmmlab.settings import image_sizes
 from swin_dense.report import tables
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from swin_dense.openmmlab.engine.complexity import Complexity, Part
 
 MIB = 2**20
 
@@ -52,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_info(asked: argparse.Namespace) -> None:
+    from swin_dense.checkpoints import files
+    from swin_dense.openmmlab.engine import complexity
+    from swin_dense.openmmlab.settings import config as configs
+    from swin_dense.openmmlab.settings import image_sizes
+
     config = configs.load(asked.config, asked.cfg_options)
     if asked.shape:
         image_sizes.scale_images(config, asked.shape)
@@ -84,8 +86,8 @@ def _model_info(asked: argparse.Namespace) -> None:
             temporary.write_text(json.dumps({**about, **as_json(found)}, indent=2) + "\n")
 
 
-def _amp(config: Config) -> str | None:
-    """The mixed precision that a config itself trains in."""
+def _amp(config: "Config") -> str | None:
+    """Return the mixed precision that a config itself trains in."""
     wrapper = config.get("optim_wrapper") or {}
     kind = str(wrapper.get("type")).rpartition(".")[2]
     if kind == "AmpOptimWrapper":  # of a GPU, whose own is float16
@@ -93,8 +95,8 @@ def _amp(config: Config) -> str | None:
     return "bf16" if kind == "Bfloat16OptimWrapper" else None
 
 
-def table(found: Complexity) -> str:
-    """One row for each part, then their sum."""
+def table(found: "Complexity") -> str:
+    """Return a table with a row for each part, then their sum."""
     rows = [
         [p.name, f"{p.parameters / 1e6:.2f}", f"{p.flops / 1e9:.2f}", _mib(p.kept)]
         for p in (*found.parts, found.total)
@@ -102,8 +104,8 @@ def table(found: Complexity) -> str:
     return tables.grid(["part", "parameters (M)", "FLOPs (G)", "activations (MiB)"], rows)
 
 
-def as_json(found: Complexity) -> dict[str, Any]:
-    """Whole numbers: parameters, multiply-adds, bytes."""
+def as_json(found: "Complexity") -> dict[str, Any]:
+    """Return whole numbers: parameters, multiply-adds, bytes."""
     return {
         "total": _numbers(found.total),
         "parts": {part.name: _numbers(part) for part in found.parts},
@@ -112,7 +114,7 @@ def as_json(found: Complexity) -> dict[str, Any]:
     }
 
 
-def _numbers(part: Part) -> dict[str, int]:
+def _numbers(part: "Part") -> dict[str, int]:
     return {"parameters": part.parameters, "flops": part.flops, "activations": part.kept}
 
 

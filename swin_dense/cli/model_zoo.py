@@ -1,4 +1,4 @@
-"""Write docs/model_zoo.md: every config, what it costs, and what it reached.
+"""Write docs/model_zoo.md: what each config costs, and what it reached.
 
 Counts are made from the configs; what others state is in docs/model_zoo.json, what we measured in
 the metrics.json of a run that it names. No count and no result of ours in its tables is typed; the
@@ -11,21 +11,17 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config
-
-import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
-from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab.engine import complexity
-from swin_dense.openmmlab.settings import config as configs
-from swin_dense.openmmlab.settings import image_sizes
 from swin_dense.report import zoo
 from swin_dense.report.zoo import Authors, Row
 from swin_dense.task import Task
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/model_zoo.md"
@@ -60,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_zoo(asked: argparse.Namespace) -> None:
+    from swin_dense.checkpoints import files
+
+    if not STATED.is_file():
+        raise InputError(
+            f"there is no {STATED}: the page belongs to a checkout of the project, and so does "
+            "what the authors state. Run tools/model_zoo.py of a checkout."
+        )
     text = written(rows())
     if not asked.check:
         with files.replaced(PAGE) as temporary:
@@ -70,7 +73,7 @@ def _model_zoo(asked: argparse.Namespace) -> None:
 
 
 def written(found: list[Row]) -> str:
-    """The page.
+    """Return the page.
 
     Raises:
         InputError: counts are not the authors', and nothing says why.
@@ -81,7 +84,7 @@ def written(found: list[Row]) -> str:
 
 
 def rows() -> list[Row]:
-    """A row for each config, in the order of the page."""
+    """Return a row for each config, in the order of the page."""
     stated = json.loads(STATED.read_text(encoding="utf-8"))
     paths = {path.stem: path for path in sorted((ROOT / "configs").glob("*.py"))}
     if unknown := sorted(stated.keys() - paths.keys()):
@@ -101,13 +104,17 @@ def rows() -> list[Row]:
 
 
 def row(path: Path, stated: Mapping[str, Any]) -> Row:
-    """The row of one config.
+    """Return the row of one config.
 
     Args:
         stated: of docs/model_zoo.json: what Authors takes, `shape` (height and width) where their
             FLOPs are of another size than image_sizes.paper_shape, and `ours`, the path of a
             metrics.json of ours from the root of the project.
     """
+    from swin_dense.openmmlab.engine import complexity
+    from swin_dense.openmmlab.settings import config as configs
+    from swin_dense.openmmlab.settings import image_sizes
+
     config = configs.load(path)
     usual = image_sizes.paper_shape(config)
     height, width = stated.get("shape", usual)
@@ -129,19 +136,19 @@ def row(path: Path, stated: Mapping[str, Any]) -> Row:
     )
 
 
-def _group(config: Config) -> str:
+def _group(config: "Config") -> str:
     if config.get("data") == "shapes":
         return SHAPES
     return GROUPS[Task.of(config)]
 
 
 def _head(name: str) -> str:
-    """ "mask_rcnn_swin_t" -> "mask_rcnn"; sizes of a head stay together."""
+    """Return "mask_rcnn" of "mask_rcnn_swin_t"; sizes of a head stay together."""
     return name.partition("_swin")[0]
 
 
 def _measured(path: Path) -> dict[str, float]:
-    """Results in percent, of a metrics.json that tools/test.py wrote."""
+    """Return results in percent, of a metrics.json that tools/test.py wrote."""
     metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
     return {
         title: metrics[name] * (100 if name in FRACTIONS else 1)

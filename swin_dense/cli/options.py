@@ -1,14 +1,51 @@
-"""Options that several commands take, worded once."""
+"""Word once the options that several commands take."""
 
 import argparse
+import contextlib
+import os
+import re
+import sys
+from typing import Any, NoReturn
 
-from mmengine.config import DictAction
+from swin_dense.errors import nearest
+
+NUMBER = re.compile(r"-\.?\d")
+LAUNCHERS = {"pytorch": ("RANK", "torchrun"), "slurm": ("SLURM_PROCID", "srun")}
 
 
-def parser(name: str, text: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+class Parser(argparse.ArgumentParser):
+    """Name the nearest option for a misspelt one, and complete none from its first letters."""
+
+    def __init__(self, prog: str, text: str | None) -> None:
+        super().__init__(
+            prog=prog,
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        # Asked before the rest: an unknown option leaves its value over, which argparse would
+        # take for the config, or call for one that is missing.
+        for word in sys.argv[1:] if args is None else args:
+            name = word.partition("=")[0]
+            if word == "--":
+                break
+            if not name.startswith("-") or " " in name or NUMBER.match(name) or name == "-":
+                continue
+            known = [flag for action in self._actions for flag in action.option_strings]
+            if name not in known:
+                self.error(f"there is no option {name}.{nearest(name, known)}")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        end = "" if message.endswith(("?", ".")) else "."
+        self.exit(2, f"error: {message}{end} See {self.prog} --help.\n")
+
+
+def parser(prog: str, text: str | None) -> Parser:
+    """Return a parser without options; `text` is what its help begins with."""
+    return Parser(prog, text)
 
 
 def add_data(to: argparse.ArgumentParser) -> None:
@@ -33,7 +70,9 @@ def add_data(to: argparse.ArgumentParser) -> None:
 
 
 def add_config(to: argparse.ArgumentParser) -> None:
-    to.add_argument("config", help="a config file, see configs/")
+    to.add_argument(
+        "config", help="a file, or the name of one of our configs such as mask_rcnn_swin_t"
+    )
     to.add_argument(
         "--cfg-options",
         nargs="+",
@@ -54,36 +93,116 @@ def add_allow_missing(to: argparse.ArgumentParser) -> None:
     )
 
 
+def add_launcher(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--launcher",
+        type=launcher,
+        choices=["none", *LAUNCHERS],
+        default="none",
+        help="what started this process as one of several (none)",
+    )
+    # Older launchers give it; torch reads the same from the environment.
+    to.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+
+
+def launcher(text: str) -> str:
+    """Check that the launcher did start this process: its variables are in the environment."""
+    if text in LAUNCHERS:
+        variable, program = LAUNCHERS[text]
+        if variable not in os.environ:
+            raise argparse.ArgumentTypeError(
+                f"{text} is for processes that {program} starts, and {variable} is not set. As in "
+                f"{program} {sys.argv[0]} ...; leave the option out to run one process"
+            )
+    elif text == "none" and "TORCHELASTIC_RUN_ID" in os.environ:
+        processes = os.environ.get("WORLD_SIZE", "1")
+        if processes != "1":
+            raise argparse.ArgumentTypeError(
+                f"torchrun started {processes} processes, which would each do the whole work and "
+                "write the same files: give --launcher pytorch"
+            )
+    return text
+
+
 def scale(text: str) -> tuple[int, int]:
-    """ "512,320" -> (512, 320), the longer side first."""
-    sides = tuple(sorted((int(part) for part in text.replace("x", ",").split(",")), reverse=True))
-    if len(sides) != 2 or sides[1] < 32:
+    """Read "512,320" as (512, 320), the longer side first; both at least 32."""
+    numbers = text.replace("x", ",").split(",")
+    sides = sorted((int(n) for n in numbers if n.strip().isdecimal()), reverse=True)
+    if len(numbers) != 2 or len(sides) != 2 or sides[1] < 32:
         raise argparse.ArgumentTypeError(
             f"two sides of at least 32 pixels, as in 512,320; got {text!r}"
         )
-    return sides
+    return sides[0], sides[1]
 
 
 def natural(text: str) -> int:
-    """A whole number from 0."""
+    """Read a whole number from 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a whole number from 0, not {text!r}")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
+    """Read a whole number from 1."""
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
     return int(text)
 
 
-class Settings(DictAction):
-    """KEY=VALUE pairs; what cannot be read is named instead of raising inside mmengine."""
+class Settings(argparse.Action):
+    """Collect KEY=VALUE pairs in a dictionary, values read by `value`; the last of a key wins."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        for value in values:
+        pairs = dict(getattr(namespace, self.dest) or {})
+        for text in values:
+            key, equals, written = text.partition("=")
             try:
-                super().__call__(parser, namespace, [value], option_string)
-            except (ValueError, AssertionError, IndexError):
-                parser.error(f"{option_string}: write KEY=VALUE, not {value!r}")
+                pairs[key] = value(written)
+            except ValueError:
+                equals = ""
+            if not (key and equals):
+                parser.error(f"{option_string}: write KEY=VALUE, not {text!r}")
+        setattr(namespace, self.dest, pairs)
+
+
+def value(text: str) -> Any:
+    """Read a value as OpenMMLab's tools do, but leave the spaces within a text where they are.
+
+    1 and 2.5 are numbers, true and False switches, None is none; "1,2" and "[1,2]" are lists, (1,2)
+    is a tuple, one within the other too; everything else is a text, without quotes around it.
+
+    Raises:
+        ValueError: in a list, a bracket has no partner.
+    """
+    text = text.strip().strip("'\"").strip()
+    if "," in text and len(parts := _parts(text)) > 1:
+        return [value(part) for part in _without_end(parts)]
+    ends = text[:1] + text[-1:]
+    if ends in ("()", "[]"):
+        values = [value(part) for part in _without_end(_parts(text[1:-1]))]
+        return tuple(values) if ends == "()" else values
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return {"true": True, "false": False}.get(text.lower(), None if text == "None" else text)
+
+
+def _parts(text: str) -> list[str]:
+    """Split at the commas outside of all brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise ValueError(f"a bracket without its partner in {text!r}")
+    return parts
+
+
+def _without_end(parts: list[str]) -> list[str]:
+    """Leave out the last part if it is empty: "1," and "" end so."""
+    return parts if parts[-1].strip() else parts[:-1]

@@ -1,16 +1,11 @@
-"""Evaluate a checkpoint: box and mask AP, PQ or mIoU, for the whole set and for each class."""
+"""Evaluate a checkpoint: AP of boxes and masks, PQ or mIoU; for each class, too."""
 
 import argparse
 import time
 from pathlib import Path
 
-import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
-from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
-from swin_dense.openmmlab.engine import run, weights
-from swin_dense.openmmlab.settings import classes, image_sizes, places
-from swin_dense.openmmlab.settings import config as configs
 from swin_dense.report import tables
 from swin_dense.task import Task
 
@@ -25,11 +20,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", metavar="FILE", help="where the numbers go (<work dir>/metrics.json)"
     )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
+    options.add_launcher(parser)
     return parser
 
 
 def _test(asked: argparse.Namespace) -> None:
+    from swin_dense.checkpoints import files
+    from swin_dense.openmmlab.engine import run, weights
+    from swin_dense.openmmlab.settings import classes, image_sizes, places
+    from swin_dense.openmmlab.settings import config as configs
+
     config = configs.load(asked.config, asked.cfg_options)
     folder = Path(asked.work_dir or f"work_dirs/{Path(asked.config).stem}/test")
     config.work_dir, config.launcher = str(folder), asked.launcher

@@ -2,18 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-
-import swin_dense.openmmlab  # noqa: F401  (first: it stands in for mmcv's compiled ops)
-from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.engine import run, weights
-from swin_dense.openmmlab.settings import classes, image_sizes, places
-from swin_dense.openmmlab.settings import config as configs
 from swin_dense.task import Task
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,12 +52,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-val", action="store_true", help="do not evaluate during and after the training"
     )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
-    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+    options.add_launcher(parser)
     return parser
 
 
 def _train(asked: argparse.Namespace) -> None:
+    from swin_dense.checkpoints import files
+    from swin_dense.openmmlab.engine import run
+    from swin_dense.openmmlab.settings import config as configs
+    from swin_dense.openmmlab.settings import image_sizes, places
+
     say = print if first_process() else _silent
     config = configs.load(asked.config, asked.cfg_options)
     config.work_dir = (
@@ -103,8 +104,11 @@ def _train(asked: argparse.Namespace) -> None:
     say(f"checkpoints, log and half-precision weights: {config.work_dir}")
 
 
-def _agree_on_classes(config: Config) -> None:
-    """Heads go on in the order they were trained in; with other classes they start anew."""
+def _agree_on_classes(config: "Config") -> None:
+    """Order the classes as the heads were trained; with other classes heads start anew."""
+    from swin_dense.openmmlab.engine import weights
+    from swin_dense.openmmlab.settings import classes
+
     checkpoint = weights.read(config.load_from)
     trained = weights.class_names(checkpoint)
     found = tuple(config.train_dataloader.dataset.metainfo.classes)
@@ -117,7 +121,7 @@ def _agree_on_classes(config: Config) -> None:
 
 
 def _checkpoint(asked: str, folder: Path) -> str:
-    """The file to resume from: the one named, else the last one the work dir speaks of."""
+    """Return the file to resume from: the one named, else the last one of the work dir."""
     if asked != "latest":
         return asked
     last = _last(folder)
@@ -130,13 +134,13 @@ def _checkpoint(asked: str, folder: Path) -> str:
 
 
 def _last(folder: Path) -> str | None:
-    """The last checkpoint that a run in the work dir wrote, if there was one."""
+    """Return the last checkpoint that a run in the work dir wrote, if there was one."""
     note = folder / "last_checkpoint"
     return str(folder / Path(note.read_text().strip()).name) if note.is_file() else None
 
 
 def _silent(*_: object) -> None:
-    """Only the first process speaks."""
+    """Say nothing: only the first process speaks."""
 
 
 main = command(_train, _parser())

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from swin_dense.benchmarks import backbone, memory, operators, peers, ratios
+from swin_dense.benchmarks import backbone, memory, operators, peers, ratios, tables
 from swin_dense.benchmarks.ratios import Case, LeftOutError, Pair
 from swin_dense.cli import benchmark as command
 from swin_dense.ops import extension
@@ -71,6 +71,10 @@ def known(monkeypatch):
         Case("backward", "timm", missing),
     ]
     monkeypatch.setattr(backbone, "cases", lambda device, shape, compiled: cases)
+
+
+def test_every_table_can_be_asked_for():
+    assert tuple(tables.TABLES) == command.WHAT
 
 
 def test_a_row_is_its_medians_its_ratio_and_its_middle_half(known, capsys, tmp_path):

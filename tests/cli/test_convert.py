@@ -214,3 +214,9 @@ def test_only_a_swin_has_other_layouts(tmp_path, capsys):
     torch.save({"a": torch.ones(2)}, tmp_path / "r.pth")
     arguments = [tmp_path / "r.pth", tmp_path / "r.safetensors", "--to", layouts.LAYOUTS[0]]
     assert "Swin" in refused(capsys, tmp_path / "r.safetensors", *arguments)
+
+
+def test_the_layouts_are_listed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run("--layouts")
+    assert tuple(capsys.readouterr().out.splitlines()) == layouts.LAYOUTS
