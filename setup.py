@@ -1,4 +1,4 @@
-"""Builds the kernels of swin_dense/ops: pip install --no-build-isolation -e .
+"""Build the kernels of swin_dense/ops, and pack configs/: pip install --no-build-isolation -e .
 
 Everything else about the package is in setup.cfg. The compilers are called directly: the kernels
 use the stable C++ interface of torch (2.10 and later) and no Python, so there is nothing for an
@@ -28,6 +28,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "swin_dense" / "ops" / "csrc"
@@ -241,6 +242,28 @@ class BuildKernels(build_ext):
         return [str(path.relative_to(ROOT)) for path in sorted(SOURCES.rglob("*.*"))]
 
 
+class BuildWithConfigs(build_py):
+    """Lay configs/ into the package; an editable install finds them where they are."""
+
+    def run(self) -> None:
+        super().run()
+        place = Path(self.build_lib) / "swin_dense" / "configs"
+        if not self.editable_mode:
+            # What an earlier build left there may have been deleted or renamed since.
+            shutil.rmtree(place, ignore_errors=True)
+            for path in self.configs():
+                target = place / path.relative_to(ROOT / "configs")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+
+    @staticmethod
+    def configs() -> list[Path]:
+        return sorted((ROOT / "configs").rglob("*.py"))
+
+    def get_source_files(self) -> list[str]:
+        return super().get_source_files() + [str(path.relative_to(ROOT)) for path in self.configs()]
+
+
 class PlatformWheel(bdist_wheel):
     """The libraries know the platform, but no version of Python."""
 
@@ -252,5 +275,9 @@ if __name__ == "__main__":
     setup(
         # Only to say that there is something to build; BuildKernels finds the sources itself.
         ext_modules=[Extension("swin_dense.ops._cpu", sources=[])],
-        cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
+        cmdclass={
+            "build_ext": BuildKernels,
+            "build_py": BuildWithConfigs,
+            "bdist_wheel": PlatformWheel,
+        },
     )

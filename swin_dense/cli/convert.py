@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from swin_dense.cli import options
 from swin_dense.cli.command import command
+from swin_dense.config_files import find_config
 from swin_dense.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class _List(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         from swin_dense.checkpoints import layouts
 
-        parser.exit(message="\n".join([*layouts.LAYOUTS, ""]))
+        print("\n".join(layouts.LAYOUTS))
+        parser.exit()
 
 
 def _convert(asked: argparse.Namespace) -> None:
@@ -97,7 +99,7 @@ def _convert(asked: argparse.Namespace) -> None:
         print(f"  left out: {len(dropped)} tensors ({kinds})")
     if asked.config:
         ledger = _compared(checkpoint, asked.config)
-        record["model"] = {"config": Path(asked.config).name, **ledger.record()}
+        record["model"] = {"config": find_config(asked.config).name, **ledger.record()}
         print(f"against {asked.config}:", *ledger.comparison()[2:], sep="\n")
     files.write_weights(to, state, _about(checkpoint) | {"weights": [record]})
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swin_dense import config_files
 from swin_dense.cli import options
 from swin_dense.cli.command import command
 from swin_dense.errors import InputError, nearest
@@ -86,7 +87,7 @@ def written(found: list[Row]) -> str:
 def rows() -> list[Row]:
     """Return a row for each config, in the order of the page."""
     stated = json.loads(STATED.read_text(encoding="utf-8"))
-    paths = {path.stem: path for path in sorted((ROOT / "configs").glob("*.py"))}
+    paths = {name: config_files.FOLDER / f"{name}.py" for name in config_files.names()}
     if unknown := sorted(stated.keys() - paths.keys()):
         raise InputError(
             f"{STATED.name}: there is no config {unknown[0]!r}.{nearest(unknown[0], paths)}"

@@ -17,7 +17,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 
-from swin_dense.errors import InputError, MissingInputError, nearest
+from swin_dense.config_files import find_config
+from swin_dense.errors import InputError, nearest
 from swin_dense.openmmlab.settings import channels, image_sizes
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
@@ -41,20 +42,17 @@ TOO_FEW_PLACES = ("selected index k out of range", "k not in range for dimension
 
 
 def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file, lay `options` (dotted key -> value) over it, fill in what is left open.
+    """Read a config, lay `options` (dotted key -> value) over it, fill in what is left open.
+
+    Args:
+        path: of its file, or the name of one of ours, see `config_files.find_config`.
 
     Raises:
-        MissingInputError: there is no such file.
+        MissingInputError: there is no such file, and none of ours has that name.
         InputError: it cannot be run, or has an unknown or missing section, or an option
             names a key that is not there but resembles one that is, or its parts do not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        others = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise MissingInputError(
-            f"config: there is no file {path}.{nearest(path.name, others)} "
-            "Configs lie in configs/, one file per experiment."
-        )
+    path = find_config(path)
     try:
         config = Config.fromfile(str(path))
     except SyntaxError as error:
