@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import io
+import locale
 import os
 import shutil
 import sys
@@ -28,10 +29,7 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
     @functools.wraps(body)
     def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
         parser.prog = prog or parser.prog
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                # A console of another alphabet is no reason to end a run.
-                stream.reconfigure(errors="backslashreplace")
+        accept_any_text()
         options = parser.parse_args(arguments)
         try:
             require_home()
@@ -50,6 +48,19 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
             return INTERRUPTED
 
     return run
+
+
+def accept_any_text() -> None:
+    """Escape what the console cannot print, and write files as UTF-8 where no encoding is stated.
+
+    Names of classes and files may be of any alphabet; none is a reason to end a run, or its log.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8"):
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def require_home() -> None:
