@@ -1,4 +1,4 @@
-"""Speed and memory as ratios: python tools/benchmark.py {ops,backbone,memory,growth}"""
+"""Measure speed and memory as ratios: python tools/benchmark.py {ops,backbone,memory,growth}"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Weights of any layout to safetensors: python tools/convert.py SRC DST"""
+"""Rewrite weights of any layout as safetensors: python tools/convert.py SRC DST"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs, activations and memory of a config: python tools/model_info.py CONFIG"""
+"""Count what the model of a config costs: python tools/model_info.py CONFIG"""
 
 import sys
 

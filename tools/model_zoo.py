@@ -1,4 +1,4 @@
-"""docs/model_zoo.md from the configs and the results: python tools/model_zoo.py [--check]"""
+"""Write docs/model_zoo.md: python tools/model_zoo.py [--check]"""
 
 import sys
 

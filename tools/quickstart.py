@@ -1,4 +1,4 @@
-"""From nothing to pictures in minutes: python tools/quickstart.py"""
+"""Train, evaluate and draw two small models: python tools/quickstart.py"""
 
 import sys
 

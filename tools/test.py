@@ -1,4 +1,4 @@
-"""Evaluate: python tools/test.py configs/mask_rcnn_swin_t.py work_dirs/.../epoch_36.pth"""
+"""Evaluate: python tools/test.py mask_rcnn_swin_t work_dirs/.../epoch_36.pth"""
 
 import sys
 

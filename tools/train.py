@@ -1,4 +1,4 @@
-"""Train a model: python tools/train.py configs/mask_rcnn_swin_t.py --data-root data/coco"""
+"""Train a model: python tools/train.py mask_rcnn_swin_t --data-root data/coco"""
 
 import sys
 

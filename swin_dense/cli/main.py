@@ -9,8 +9,16 @@ import swin_dense
 from swin_dense.cli.command import MISTAKE
 from swin_dense.errors import nearest
 
-COMMANDS = ("train", "test", "image-demo", "convert", "model-info", "model-zoo", "benchmark")
-COMMANDS += ("quickstart",)
+COMMANDS = (
+    "train",
+    "test",
+    "image-demo",
+    "convert",
+    "model-info",
+    "model-zoo",
+    "benchmark",
+    "quickstart",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

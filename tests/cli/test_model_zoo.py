@@ -51,6 +51,13 @@ def test_a_stale_page_fails_and_is_written_anew(monkeypatch, capsys, tmp_path):
     assert len(page.read_text().splitlines()) > len(NAMES)
 
 
+def test_an_installed_package_has_no_page(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(model_zoo, "STATED", tmp_path / "docs/model_zoo.json")
+    assert model_zoo.main([]) == 2
+    said = capsys.readouterr().err
+    assert f"there is no {tmp_path}/docs/model_zoo.json: the page belongs to a checkout" in said
+
+
 def test_every_statement_is_about_a_config(monkeypatch, tmp_path):
     wrong = tmp_path / "stated.json"
     wrong.write_text(json.dumps({"mask_rcnn_swin_tt": {}}))
