@@ -35,9 +35,9 @@ def find_config(name_or_path: str | Path) -> Path:
     known = names()
     if path.parent == Path() and path.name.removesuffix(".py") in known:
         return FOLDER / f"{path.name.removesuffix('.py')}.py"
-    beside = map(str, path.parent.glob("*.py"))
+    beside = [other.name for other in path.parent.glob("*.py")]
     raise MissingInputError(
         f"config: there is no file {path}, and none of ours in {FOLDER} has that name."
-        f"{nearest(str(path), beside) or nearest(path.stem, known)} Give the path of a file, or a "
+        f"{nearest(path.name, beside) or nearest(path.stem, known)} Give the path of a file, or a "
         "name without folder such as mask_rcnn_swin_t."
     )

@@ -41,7 +41,7 @@ def test_a_file_that_is_there_wins(tmp_path):
     [
         ("mask_rcnn_swin_tt", " Did you mean 'mask_rcnn_swin_t'?"),
         ("configs/mask_rcnn_swin_t.py", " Did you mean 'mask_rcnn_swin_t'?"),
-        ("mine/experimnt.py", " Did you mean 'mine/experiment.py'?"),
+        ("mine/experimnt.py", " Did you mean 'experiment.py'?"),
         ("_base_/adamw.py", ""),
         ("mine", ""),
         ("", ""),
