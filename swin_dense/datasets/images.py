@@ -12,6 +12,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -58,6 +59,44 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     return _to_rgb(image, name)
+
+
+def as_rgb(image: Any) -> np.ndarray:
+    """Return the picture that was given, in memory or as a file, as uint8 (H, W, 3), RGB, upright.
+
+    Args:
+        image: a path, a PIL image, or an array that has this form already.
+
+    Raises:
+        InputError: it is none of these, or damaged.
+    """
+    if isinstance(image, str | Path):
+        return read_rgb(image)
+    if isinstance(image, Image.Image):
+        name = str(getattr(image, "filename", "") or "image")
+        try:
+            image.load()
+        except DECODING_FAILED as error:
+            raise InputError(f"{name}: the image is cut off or damaged ({error}).") from error
+        return _to_rgb(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image, name)
+    rule = "an image is a path, a PIL image, or an RGB array of numpy: (H, W, 3), uint8, 0 to 255"
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"{rule}; got {type(image).__name__}.")
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+        return image
+    raise InputError(f"{rule}; got {image.dtype} of {image.shape}. {_remedy(image)}")
+
+
+def _remedy(array: np.ndarray) -> str:
+    if array.ndim == 2:
+        return "Repeat a grey image: np.stack([grey] * 3, axis=-1)."
+    if array.ndim == 3 and array.shape[2] == 4:
+        return "Leave out the transparency: array[..., :3]."
+    if array.ndim == 3 and array.shape[0] == 3 != array.shape[2]:
+        return "Move the colours to the end: array.transpose(1, 2, 0)."
+    if array.dtype != np.uint8 and array.ndim == 3 and array.shape[2] == 3:
+        return "Bring the values to 0 to 255 and convert them: array.round().astype(np.uint8)."
+    return "Give one image at a time."
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Label maps and segments as pictures: colours over the image, and the names of what is there."""
+"""Predictions as pictures: colours over the image, and the names of what is there."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,27 +6,33 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-STRENGTH = 0.55  # of the colour over the image
+STRENGTH = 0.55  # of the colour over the image, where it is all there is to see;
+OBJECT = 0.4  # of that of an object, whose box and outline tell it as well
 READABLE = 480  # pixels of the shorter side; smaller images are enlarged
 SHADES = (1.0, 0.72, 1.25, 0.55, 1.45)  # of one class's colour, so that its objects differ
+TEXT = 1 / 36  # height of a name, and
+LINE = 1 / 240  # width of the line around a box, as shares of the shorter side
+MARGIN = 2  # pixels around a name
+Colour = tuple[int, int, int]
+Frame = tuple[int, int, int, int]  # left, top, right, bottom; the last two are pixels of it too
 
 
 def enlargement(height: int, width: int) -> int:
-    """How many times to enlarge an image so that names drawn over it can be read."""
+    """Say how many times to enlarge an image so that names drawn over it can be read."""
     return max(1, READABLE // max(1, min(height, width)))
 
 
 def enlarged(rgb: np.ndarray, factor: int) -> np.ndarray:
-    """(H, W, 3) -> (factor * H, factor * W, 3), smooth."""
+    """Enlarge an image smoothly: (H, W, 3) -> (factor * H, factor * W, 3)."""
     height, width = rgb.shape[:2]
     size = (factor * width, factor * height)
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
 
 
 def label_overlay(
-    rgb: np.ndarray, labels: np.ndarray, names: tuple[str, ...], colours: list[tuple[int, int, int]]
+    rgb: np.ndarray, labels: np.ndarray, names: tuple[str, ...], colours: list[Colour]
 ) -> np.ndarray:
-    """The image under its label colours, a legend of the classes in it to the right.
+    """Draw the image under its label colours, a legend of the classes in it to the right.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -45,13 +51,53 @@ def label_overlay(
     return _beside(mixed, _legend(rows, len(rgb)))
 
 
+def instance_overlay(
+    rgb: np.ndarray,
+    boxes: np.ndarray,
+    masks: np.ndarray | None,
+    texts: Sequence[str],
+    colours: Sequence[Colour],
+) -> np.ndarray:
+    """Draw the image under its objects: mask, box and text of each in the colour of its class.
+
+    Lines lie around the boxes, so that they hide nothing of an object unless the image ends there.
+    Of objects that cover one another, the first is on top.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        boxes: (N, 4), left, top, right, bottom in pixels of `rgb`.
+        masks: (N, H, W) bool, or None.
+        texts, colours: of each object.
+
+    Returns:
+        (H', W', 3) uint8; a small image is enlarged.
+    """
+    factor = enlargement(*rgb.shape[:2])
+    canvas = enlarged(rgb, factor).astype(np.float32)
+    shape = canvas.shape[:2]
+    line = max(1, round(min(shape) * LINE))
+    frames = [_around(box * factor, line, shape) for box in boxes]
+    for i in reversed(range(len(boxes))):
+        if masks is not None:
+            _paint(canvas, masks[i].repeat(factor, 0).repeat(factor, 1), colours[i])
+    picture = Image.fromarray(canvas.round().astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for i in reversed(range(len(boxes))):
+        draw.rectangle(frames[i], outline=colours[i], width=line)
+    labels = _Labels(picture)
+    for frame, text, colour in zip(frames, texts, colours, strict=True):
+        labels.beside(frame, text, colour)
+    labels.draw(draw)
+    return np.asarray(picture)
+
+
 def segment_overlay(
     rgb: np.ndarray,
     segments: np.ndarray,
     rows: Sequence[Mapping[str, Any]],
-    colours: Mapping[str, tuple[int, int, int]],
+    colours: Mapping[str, Colour],
 ) -> np.ndarray:
-    """The image under the colours of its segments, each with a border, its name and its score.
+    """Draw the image under its segments, each with a border, its name and its score.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -60,7 +106,7 @@ def segment_overlay(
         colours: of each class; the objects of one class have shades of it.
 
     Returns:
-        uint8 (H', W', 3); a small image is enlarged.
+        (H', W', 3) uint8; a small image is enlarged.
     """
     factor = enlargement(*segments.shape)
     mixed = enlarged(rgb, factor).astype(np.float32)
@@ -69,27 +115,96 @@ def segment_overlay(
     for row in rows:
         place = before[row["class"]] = before.get(row["class"], -1) + 1
         colour = np.array(colours[row["class"]], np.float32) * SHADES[place % len(SHADES)]
-        inside = segments == row["id"]
-        mixed[inside] *= 1 - STRENGTH
-        mixed[inside] += STRENGTH * colour.clip(0, 255)
+        _mix(mixed, segments == row["id"], colour.clip(0, 255), STRENGTH)
     mixed[_borders(segments)] = 255
     picture = Image.fromarray(mixed.round().astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(int(np.clip(len(segments) // 32, 11, 24)))
+    labels = _Labels(picture)
     for row in rows:
-        text = f"{row['class']} {row['score']:.2f}"
-        x, y = map(float, _anchor(segments == row["id"]))
-        left, top, right, bottom = draw.textbbox((x, y), text, font=font, anchor="mm")
-        x += max(0, 2 - left) - max(0, right + 2 - picture.width)
-        y += max(0, 2 - top) - max(0, bottom + 2 - picture.height)
-        left, top, right, bottom = draw.textbbox((x, y), text, font=font, anchor="mm")
-        draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=(0, 0, 0))
-        draw.text((x, y), text, fill="white", font=font, anchor="mm")
+        labels.over(_anchor(segments == row["id"]), f"{row['class']} {row['score']:.2f}")
+    labels.draw(ImageDraw.Draw(picture))
     return np.asarray(picture)
 
 
+class _Labels:
+    """Names to write over a picture: kept inside it, and off one another where there is room."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        self.width, self.height = picture.size
+        size = max(11, round(min(picture.size) * TEXT))
+        self.font = ImageFont.load_default(size)
+        self.written: list[tuple[Frame, str, Colour]] = []
+
+    def beside(self, frame: Frame, text: str, paper: Colour) -> None:
+        """Put a text above a frame, else below it, else within it."""
+        width, height = self._size(text)
+        left, top, _, bottom = frame
+        left = min(left, max(0, self.width - width))
+        spots = [(left, top - height), (left, bottom + 1), (left, top)]
+        inside = [place for place in spots if self._inside(place, text) == place] or spots[2:]
+        free = [place for place in inside if not self._taken(place, width, height)]
+        self._put((free or inside)[0], text, paper)
+
+    def over(self, point: tuple[int, int], text: str) -> None:
+        """Put a text with its middle on a point (x, y)."""
+        width, height = self._size(text)
+        self._put((point[0] - width // 2, point[1] - height // 2), text, (0, 0, 0))
+
+    def draw(self, draw: ImageDraw.ImageDraw) -> None:
+        """Write them, the first ones on top."""
+        for frame, text, paper in reversed(self.written):
+            bright = np.dot(paper, (0.299, 0.587, 0.114)) > 140  # as the eye weighs colours
+            draw.rectangle(frame, fill=paper)
+            at = (frame[0] + MARGIN, frame[1] + MARGIN)
+            draw.text(at, text, fill="black" if bright else "white", font=self.font)
+
+    def _put(self, place: tuple[int, int], text: str, paper: Colour) -> None:
+        width, height = self._size(text)
+        x, y = self._inside(place, text)
+        self.written.append(((x, y, x + width - 1, y + height - 1), text, paper))
+
+    def _size(self, text: str) -> tuple[int, int]:
+        # All names are equally high, whichever letters they have.
+        width, height = round(self.font.getlength(text)), round(self.font.getbbox("Ågj|")[3])
+        return width + 2 * MARGIN + 1, height + 2 * MARGIN
+
+    def _inside(self, place: tuple[int, int], text: str) -> tuple[int, int]:
+        """Move a place so that the text does not leave the picture on the right or below."""
+        width, height = self._size(text)
+        x, y = min(place[0], self.width - width), min(place[1], self.height - height)
+        return max(0, x), max(0, y)
+
+    def _taken(self, place: tuple[int, int], width: int, height: int) -> bool:
+        x, y = place
+        return any(
+            x <= right and left < x + width and y <= bottom and top < y + height
+            for (left, top, right, bottom), *_ in self.written
+        )
+
+
+def _around(box: np.ndarray, line: int, shape: tuple[int, int]) -> Frame:
+    """Return the frame of a line around a box, within a picture of (height, width)."""
+    left, top = (int(np.floor(side)) - line for side in box[:2])
+    right, bottom = (int(np.ceil(side)) - 1 + line for side in box[2:])
+    left, right = (min(max(x, 0), shape[1] - 1) for x in (left, right))
+    top, bottom = (min(max(y, 0), shape[0] - 1) for y in (top, bottom))
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _paint(canvas: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
+    """Lay a mask over the canvas (H, W, 3), its outermost pixels in the full colour."""
+    _mix(canvas, mask, np.array(colour, np.float32), OBJECT)
+    padded = np.pad(mask, 1)
+    within = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    canvas[mask & ~within] = colour
+
+
+def _mix(canvas: np.ndarray, inside: np.ndarray, colour: np.ndarray, strength: float) -> None:
+    canvas[inside] *= 1 - strength
+    canvas[inside] += strength * colour
+
+
 def _borders(segments: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbour is of another segment."""
+    """Mark the pixels whose right or lower neighbour is of another segment."""
     edge = np.zeros(segments.shape, bool)
     edge[:, :-1] |= segments[:, :-1] != segments[:, 1:]
     edge[:-1] |= segments[:-1] != segments[1:]
@@ -97,7 +212,7 @@ def _borders(segments: np.ndarray) -> np.ndarray:
 
 
 def _anchor(inside: np.ndarray) -> tuple[int, int]:
-    """(x, y) of a pixel within the region: the middle one of its widest row."""
+    """Return (x, y) of a pixel within the region: the middle one of its widest row."""
     widths = inside.sum(axis=1)
     widest = np.flatnonzero(widths == widths.max())
     y = int(widest[len(widest) // 2])
@@ -105,7 +220,7 @@ def _anchor(inside: np.ndarray) -> tuple[int, int]:
     return int(columns[len(columns) // 2]), y
 
 
-def _legend(rows: list[tuple[tuple[int, int, int], str]], height: int) -> np.ndarray:
+def _legend(rows: list[tuple[Colour, str]], height: int) -> np.ndarray:
     size = int(np.clip(height // 24, 11, 28))
     font = ImageFont.load_default(size)
     step = round(size * 1.5)

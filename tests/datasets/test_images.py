@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from swin_dense.datasets.images import decode_rgb, find_images, image_size, read_rgb
+from swin_dense.datasets.images import as_rgb, decode_rgb, find_images, image_size, read_rgb
 from swin_dense.errors import InputError, MissingInputError
 
 HEIGHT, WIDTH = 24, 40
@@ -197,6 +197,44 @@ def test_too_large_says_tiles():
         data += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     with pytest.raises(InputError, match=r"map\.png: .*too large.*Cut it into tiles"):
         decode_rgb(data, "map.png")
+
+
+def test_a_picture_in_memory_is_what_its_file_would_be(rgb, tmp_path):
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(rgb).transpose(Image.Transpose.ROTATE_90)
+    turned.save(path, exif=exif)
+    assert as_rgb(rgb) is rgb
+    for given in (path, str(path), Image.open(path), Image.fromarray(rgb)):
+        assert np.array_equal(as_rgb(given), rgb)
+    assert np.array_equal(as_rgb(Image.fromarray(rgb[..., 0])), np.stack([rgb[..., 0]] * 3, -1))
+    clear = Image.fromarray(np.dstack([rgb, np.zeros((HEIGHT, WIDTH), np.uint8)]))
+    assert (as_rgb(clear) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((5, 7), np.uint8), r"uint8 of \(5, 7\)\. Repeat a grey image: "),
+        (np.zeros((5, 7, 4), np.uint8), r"\(5, 7, 4\)\. Leave out the transparency: array\["),
+        (np.zeros((3, 5, 7), np.uint8), r"\(3, 5, 7\)\. Move the colours to the end: "),
+        (np.zeros((5, 7, 3), np.float32), r"float32 of \(5, 7, 3\)\. Bring the values to 0 to "),
+        (np.zeros((2, 5, 7, 3), np.uint8), r"\(2, 5, 7, 3\)\. Give one image at a time"),
+        (np.zeros((0, 7, 3), np.uint8), r"uint8 of \(0, 7, 3\)"),
+        ([[0, 0, 0]], r"an RGB array of numpy: \(H, W, 3\), uint8, 0 to 255; got list\."),
+    ],
+)
+def test_an_array_of_another_form(array, says):
+    with pytest.raises(InputError, match=says):
+        as_rgb(array)
+
+
+def test_a_cut_picture_in_memory(tmp_path):
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(noise_jpeg()[:-2000])
+    with pytest.raises(InputError, match=r"cut\.jpg: the image is cut off or damaged"):
+        as_rgb(Image.open(path))
 
 
 def test_no_image_at_all(tmp_path):

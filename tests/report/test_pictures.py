@@ -5,9 +5,11 @@ import pytest
 
 from swin_dense.datasets.colours import palette
 from swin_dense.report.pictures import (
+    OBJECT,
     STRENGTH,
     enlarged,
     enlargement,
+    instance_overlay,
     label_overlay,
     segment_overlay,
 )
@@ -104,3 +106,114 @@ def test_names_stay_in_the_picture():
 def test_no_segment_leaves_the_picture():
     rgb = np.random.default_rng(1).integers(0, 256, (500, 520, 3)).astype(np.uint8)
     assert np.array_equal(segment_overlay(rgb, np.zeros((500, 520), int), [], {}), rgb)
+
+
+def objects(size, *boxes, texts=None, colours=(CAT, SKY), masks=None, grey=100):
+    rgb = np.full((*size, 3), grey, np.uint8)
+    texts = texts or ["x"] * len(boxes)
+    return instance_overlay(rgb, np.array(boxes, np.float32), masks, texts, colours[: len(boxes)])
+
+
+def test_an_object_is_seen_under_its_colour_and_its_box_lies_around_it():
+    """In 500x620 a line is two pixels wide; the box ends at the edge between two pixels."""
+    masks = np.zeros((2, 500, 620), bool)
+    masks[0, 205:290, 105:190] = True
+    masks[1, 310:390, 310:480] = True
+    out = objects((500, 620), [100, 200, 200, 300], [300.4, 300, 490.5, 400], masks=masks)
+    assert (out.shape, out.dtype) == ((500, 620, 3), np.uint8)
+    for (y, x), colour in (((250, 150), CAT), ((350, 400), SKY)):
+        mixed = 100 * (1 - OBJECT) + np.array(colour) * OBJECT
+        assert np.abs(out[y, x] - mixed).max() <= 1
+    assert out[205, 150].tolist() == out[289, 150].tolist() == list(CAT)  # the mask's own edge
+    assert out[250, 105].tolist() == out[250, 189].tolist() == list(CAT)
+    for row, colours in (
+        (250, {98: CAT, 99: CAT, 200: CAT, 201: CAT}),
+        (350, {299: SKY, 491: SKY}),
+    ):
+        for x, colour in colours.items():
+            assert out[row, x].tolist() == list(colour), x
+    for x in (97, 100, 104, 190, 199, 202):  # within the box, beside the mask, and outside
+        assert out[250, x].tolist() == [100] * 3, x
+    assert out[199, 150].tolist() == out[300, 150].tolist() == list(CAT)
+    assert out[200, 199].tolist() == [100] * 3
+
+
+def test_the_line_of_a_box_as_large_as_the_image_is_within_it():
+    out = objects((480, 500), [0, 0, 500, 480], texts=[""])
+    assert out[0, 250].tolist() == out[479, 250].tolist() == list(CAT)
+    assert out[240, 0].tolist() == out[240, 499].tolist() == list(CAT)
+    assert out[240, 3].tolist() == [100] * 3
+
+
+def test_of_objects_that_cover_one_another_the_first_is_on_top():
+    masks = np.ones((2, 490, 480), bool)
+    out = objects((490, 480), [0, 0, 480, 490], [0, 0, 480, 490], masks=masks)
+    below = 100 * (1 - OBJECT) + np.array(SKY) * OBJECT
+    assert np.abs(out[300, 300] - (below * (1 - OBJECT) + np.array(CAT) * OBJECT)).max() <= 1
+    assert out[300, 0].tolist() == list(CAT)
+
+
+def ink(out, colour):
+    """Rows and columns of the pixels that letters of a colour fill, as good as wholly."""
+    return np.nonzero((np.abs(out.astype(int) - colour) < 100).all(-1))
+
+
+@pytest.mark.parametrize(
+    ("box", "place"),
+    [
+        ([200, 200, 300, 300], "above"),
+        ([200, 0, 300, 200], "below"),
+        ([200, 0, 300, 480], "within"),
+        ([590, 200, 600, 300], "above"),  # too far right: moved to the left
+    ],
+)
+def test_a_name_is_drawn_whole_beside_its_object(box, place):
+    plain = objects((480, 600), box, texts=["zebra 0.52"], grey=0)
+    ys, xs = ink(plain, (255, 255, 255))  # written in white on the red of CAT
+    assert len(ys) > 100
+    assert 0 < xs.min() < xs.max() < 599
+    assert 40 < xs.max() - xs.min() < 110
+    top, bottom = box[1], box[3]
+    expected = {"above": ys.max() < top, "below": ys.min() >= bottom, "within": ys.min() < 30}
+    assert expected[place]
+
+
+def test_a_name_has_the_size_of_the_picture():
+    heights = []
+    for factor in (1, 3):
+        out = objects((480 * factor, 500 * factor), [90, 200, 300, 330], texts=["Mg"], grey=0)
+        ys, _ = ink(out, (255, 255, 255))
+        heights.append(ys.max() - ys.min())
+    assert 2.5 < heights[1] / heights[0] < 3.5
+
+
+def test_names_are_readable_on_light_and_dark_colours():
+    for colour, ours in (((255, 240, 60), (0, 0, 0)), ((90, 0, 0), (255, 255, 255))):
+        out = objects((480, 500), [90, 200, 300, 330], texts=["Mg"], colours=[colour])
+        assert len(ink(out, ours)[0]) > 20
+
+
+def test_names_of_neighbours_do_not_cover_one_another():
+    """The second one of two equal boxes is named below."""
+    box = [200, 200, 300, 300]
+    out = objects((480, 600), box, box, texts=["zebra", "horse"], grey=0)
+    ys, _ = ink(out, (255, 255, 255))
+    assert (ys < 200).sum() > 50
+    assert (ys >= 300).sum() > 50
+
+
+def test_small_images_of_objects_are_enlarged_with_their_boxes():
+    """72x104 is enlarged six times: a box from x 10 to 20 becomes one from 60 to 120."""
+    masks = np.zeros((1, 72, 104), bool)
+    masks[0, 30:50, 12:18] = True
+    out = objects((72, 104), [10, 28, 20, 52], masks=masks)
+    assert out.shape == (432, 624, 3)
+    assert out[240, 59].tolist() == out[240, 120].tolist() == list(CAT)
+    assert out[240, 61].tolist() == [100] * 3
+    assert out[240, 90].tolist() != [100] * 3
+
+
+def test_no_object_leaves_the_picture():
+    rgb = np.random.default_rng(2).integers(0, 256, (500, 520, 3)).astype(np.uint8)
+    none = np.zeros((0, 500, 520), bool)
+    assert np.array_equal(instance_overlay(rgb, np.zeros((0, 4)), none, [], []), rgb)
