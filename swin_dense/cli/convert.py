@@ -28,7 +28,13 @@ WARNING = (
     "can do with this computer whatever you can do, read your keys, delete your data. Go on only "
     "with a file from somebody you trust, best inside a container without network."
 )
-KEPT = ("classes", "CLASSES", "thing_classes", "dataset_meta")  # of what the file says of itself
+KEPT = (
+    "classes",
+    "CLASSES",
+    "thing_classes",
+    "dataset_meta",
+    "config",
+)  # of what the file says of itself
 KEPT_NAMES = "no Swin layout known, names kept"
 
 
@@ -138,9 +144,11 @@ def _compared(checkpoint: "Checkpoint", config: str) -> "Ledger":
 
 
 def _about(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """Return the names of the classes, wherever the file has them."""
+    """Return the names of the classes, wherever the file has them, and the config if it is ours."""
     meta = checkpoint.get("meta")
     kept = {key: meta[key] for key in KEPT if key in meta} if isinstance(meta, Mapping) else {}
+    if not isinstance(kept.get("config"), Mapping):  # others write its text there
+        kept.pop("config", None)
     return {key: value for key, value in kept.items() if _is_json(value)}
 
 

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 
 from swin_dense.errors import InputError
+from swin_dense.openmmlab.engine import trained
 from swin_dense.registry import HOOKS
 
 REMEDY = (
@@ -106,7 +107,8 @@ class PlainCheckpoint(Hook):
     """Leave only tensors and plain values in a checkpoint, so that it loads without unpickling.
 
     mmengine stores its smoothing buffers, objects with functions; a resumed run refills them. The
-    weights that the run started from are accounted for in meta.weights.
+    weights that the run started from are accounted for in meta.weights, its whole config is in
+    meta.config.
     """
 
     priority = "VERY_LOW"
@@ -120,6 +122,7 @@ class PlainCheckpoint(Hook):
             checkpoint[part] = _plain(checkpoint[part])
         if records := getattr(runner, "weights_record", None):
             checkpoint["meta"]["weights"] = records
+        checkpoint["meta"]["config"] = trained.write_config(runner.cfg)
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from mmengine.registry import OPTIMIZERS
 
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError, nearest
+from swin_dense.openmmlab.engine import trained
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare
 from swin_dense.openmmlab.settings.config import building
 
@@ -158,6 +159,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _write_half(runner: DenseRunner) -> None:
+    """Write the weights in half precision, with the config and the classes of the run."""
     classes = {
         name: list(names)
         for name, names in runner.train_dataloader.dataset.metainfo.items()
@@ -167,7 +169,7 @@ def _write_half(runner: DenseRunner) -> None:
         **classes,
         "iterations": runner.iter,
         "seed": runner.seed,
-        "config": Path(runner.cfg.filename).name if runner.cfg.filename else None,
+        "config": trained.write_config(runner.cfg),
         "weights": runner.weights_record,
     }
     files.write_weights(

@@ -64,6 +64,15 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     # Written without yapf, which takes seconds at the start of a run and at each checkpoint;
     # mmengine's fromfile forgets its argument for that.
     vars(config)["_format_python_code"] = False
+    return complete(config, path, options)
+
+
+def complete(config: Config, path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Lay `options` over a config that was read, fill in what it leaves open, and return it.
+
+    Raises:
+        InputError: as for `load`; `path` is what messages call it.
+    """
     check_sections(config, path)
     if options:
         check_options(config, options)

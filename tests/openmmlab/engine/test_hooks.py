@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OptimWrapper
 from torch import nn
@@ -35,7 +36,8 @@ def test_a_checkpoint_holds_plain_values_only():
             "seed": None,
         },
     }
-    PlainCheckpoint().before_save_checkpoint(SimpleNamespace(), checkpoint)
+    runner = SimpleNamespace(cfg=Config({"model": {"type": "Net", "size": (3, np.int64(2))}}))
+    PlainCheckpoint().before_save_checkpoint(runner, checkpoint)
     file = io.BytesIO()
     torch.save(checkpoint, file)
     file.seek(0)
@@ -52,6 +54,10 @@ def test_a_checkpoint_holds_plain_values_only():
             "good": True,
             "dataset_meta": {"classes": ("a", "b"), "palette": [[1, 2, 3], [4, 5, 6]]},
             "seed": None,
+            "config": {
+                "file": None,
+                "values": {"model": {"type": "Net", "size": {"__tuple__": [3, 2]}}},
+            },
         },
     }
 
