@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from swin_dense.errors import nearest
 
+CONFIG = "a file, or the name of one of our configs such as mask_rcnn_swin_t"
 NUMBER = re.compile(r"-\.?\d")
 LAUNCHERS = {"pytorch": ("RANK", "torchrun"), "slurm": ("SLURM_PROCID", "srun")}
 
@@ -37,6 +38,10 @@ class Parser(argparse.ArgumentParser):
             if name not in known:
                 self.error(f"there is no option {name}.{nearest(name, known)}")
         return super().parse_known_args(args, namespace)
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        # Options may stand between arguments of which one may be left out.
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         end = "" if message.endswith(("?", ".")) else "."
@@ -70,9 +75,23 @@ def add_data(to: argparse.ArgumentParser) -> None:
 
 
 def add_config(to: argparse.ArgumentParser) -> None:
+    to.add_argument("config", help=CONFIG)
+    _add_settings(to)
+
+
+def add_trained(to: argparse.ArgumentParser) -> None:
+    """Ask for a trained model; a checkpoint of ours needs no config."""
     to.add_argument(
-        "config", help="a file, or the name of one of our configs such as mask_rcnn_swin_t"
+        "config", nargs="?", help=f"{CONFIG}; not needed where the checkpoint carries its config"
     )
+    to.add_argument(
+        "checkpoint",
+        help="weights of the whole model: a path, an address, or the folder of a run",
+    )
+    _add_settings(to)
+
+
+def _add_settings(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--cfg-options",
         nargs="+",
@@ -147,6 +166,14 @@ def positive(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
     return int(text)
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"a number from 0 to 1, not {text!r}")
 
 
 class Settings(argparse.Action):

@@ -12,8 +12,7 @@ from swin_dense.task import Task
 
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser("tools/test.py", __doc__)
-    options.add_config(parser)
-    parser.add_argument("checkpoint", help="weights of the whole model: a path or an address")
+    options.add_trained(parser)
     options.add_allow_missing(parser)
     options.add_data(parser)
     parser.add_argument("--work-dir", metavar="DIR", help="log (work_dirs/<config name>/test)")
@@ -26,43 +25,46 @@ def _parser() -> argparse.ArgumentParser:
 
 def _test(asked: argparse.Namespace) -> None:
     from swin_dense.checkpoints import files
-    from swin_dense.openmmlab.engine import run, weights
-    from swin_dense.openmmlab.settings import classes, image_sizes, places
-    from swin_dense.openmmlab.settings import config as configs
+    from swin_dense.openmmlab.engine import run, trained, weights
+    from swin_dense.openmmlab.settings import classes, places
 
-    config = configs.load(asked.config, asked.cfg_options)
-    folder = Path(asked.work_dir or f"work_dirs/{Path(asked.config).stem}/test")
+    config, checkpoint = trained.find(
+        asked.config,
+        asked.checkpoint,
+        asked.cfg_options,
+        asked.image_scale,
+        say=lambda line: print(line) if first_process() else None,
+    )
+    name = asked.config or config.filename or checkpoint.path
+    folder = Path(asked.work_dir or f"work_dirs/{Path(name).stem}/test")
     config.work_dir, config.launcher = str(folder), asked.launcher
     out = Path(asked.out) if asked.out else folder / "metrics.json"
     files.require_place(folder, "--work-dir")
     files.require_place(out.parent, "--out")
-    checkpoint = weights.read(asked.checkpoint)
-    trained = weights.class_names(checkpoint)
+    known = weights.class_names(checkpoint)
     found_out = places.complete_data(config, ("test",), asked.data, asked.data_root, asked.classes)
     if first_process():
         print("\n".join(found_out))
-    if asked.image_scale:
-        image_sizes.scale_images(config, asked.image_scale)
     found = tuple(config.test_dataloader.dataset.metainfo.classes)
-    if trained:
+    if known:
         segmentation = Task.of(config) is Task.SEMANTIC
-        weights.require_classes(trained, found, asked.checkpoint, ordered=segmentation)
+        weights.require_classes(known, found, checkpoint.source, ordered=segmentation)
         if not segmentation:
             # The order the heads were trained in.
-            classes.set_classes(config, trained, weights.thing_names(checkpoint))
+            classes.set_classes(config, known, weights.thing_names(checkpoint))
 
     if asked.allow_missing:
         config.allow_missing = asked.allow_missing
     started = time.perf_counter()
     with work_dir(folder):
-        tested = run.test(config, asked.checkpoint)
+        tested = run.test(config, checkpoint.source)
     if not first_process():
         return
     print(tables.overall(tested.numbers))
     print(tables.by_class(tested.per_class))
     about = {
-        "config": asked.config,
-        "checkpoint": asked.checkpoint,
+        "config": asked.config or config.filename,
+        "checkpoint": checkpoint.source,
         "weights": tested.weights,
         "seconds": round(time.perf_counter() - started, 1),
     }

@@ -33,7 +33,8 @@ def test_each_kind_gives_an_overlay_and_a_json(trained, images, tmp_path):
     task, config, work = trained
     out = tmp_path / "drawn"
     arguments = [str(images), str(config), str(work / "iter_8.pth"), "--out-dir", str(out)]
-    assert image_demo.main([*arguments, "--score-thr", "0.0", *SCALE]) == 0
+    least = ["--score-thr", "0.0"] if task == "detection" else []
+    assert image_demo.main([*arguments, *least, *SCALE]) == 0
     for name in ("colour", "grey", "clear", "wide", "turned"):
         content = json.loads((out / f"{name}.json").read_text())
         assert (content["height"], content["width"]) == (72, 104), name
@@ -68,13 +69,6 @@ def test_an_unreadable_image_is_named_and_skipped(trained, images, tmp_path, cap
     assert not list(out.glob(".*"))
 
 
-def test_run_lengths_restore_the_map():
-    labels = np.array([[2, 2, 0], [0, 0, 1]])
-    runs = image_demo.run_lengths(labels)
-    assert np.repeat(runs["values"], runs["lengths"]).tolist() == labels.ravel().tolist()
-    assert runs["lengths"] == [2, 3, 1]
-
-
 def test_equal_stems_do_not_overwrite_one_another(trained, images, tmp_path):
     _, config, work = trained
     for path in images.iterdir():
@@ -85,3 +79,44 @@ def test_equal_stems_do_not_overwrite_one_another(trained, images, tmp_path):
     arguments = [str(images), str(config), str(work / "iter_8.pth"), "--out-dir", str(out), *SCALE]
     assert image_demo.main(arguments) == 0
     assert {p.name for p in out.glob("*.png")} == {"colour_png.png", "colour_jpg.png"}
+
+
+def test_a_run_needs_no_config_and_no_scale(trained, small_shapes, tmp_path):
+    """Its checkpoint carries both: what is found is what the whole command line finds."""
+    task, config, work = trained
+    image = str(small_shapes.image_dir("val") / "000002.png")
+    place, file = str(work), str(work / "iter_8.pth")
+    least = ["--score-thr", "0.0"] if task == "detection" else []
+    for folder, words in (
+        ("short", [image, "--out-dir", str(tmp_path / "short"), place]),
+        ("long", [image, str(config), "--out-dir", str(tmp_path / "long"), file, *SCALE]),
+    ):
+        assert image_demo.main([*words, *least, "--device", "cpu"]) == 0
+        assert (tmp_path / folder / "000002.png").is_file()
+    short, long = (
+        json.loads((tmp_path / f / "000002.json").read_text()) for f in ("short", "long")
+    )
+    assert short == long
+    assert short["weights"]["file"] == file
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--score-thr", "30"], "a number from 0 to 1, not '30'"),
+        (["--score-thr", "0.5"], "--score-thr: this model gives a class to every pixel"),
+        (["--device", "cuda:77"], "device cuda:77 cannot be used here"),
+    ],
+)
+def test_what_cannot_be_asked_for(trained, small_shapes, tmp_path, capsys, more, says):
+    task, _, work = trained
+    if task == "detection" and "0.5" in more:
+        pytest.skip("a detector has scores")
+    words = [str(small_shapes.image_dir("val")), str(work), "--out-dir", str(tmp_path / "o"), *more]
+    try:
+        status = image_demo.main(words)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 
 from swin_dense.cli import test
 from swin_dense.datasets import shapes
@@ -37,3 +37,25 @@ def test_all_numbers_are_printed_and_written(trained, small_shapes, tmp_path, ca
     assert printed.count(str(work / weights)) == 1
     assert "NaN" not in out.read_text()
     assert all(f"\n{name} " in printed for name in content["per_class"])
+
+
+def test_a_run_needs_no_config_data_or_scale(trained, small_shapes, tmp_path):
+    """All of them are in its checkpoint. Beside a named config, its scale is kept as well."""
+    _, config, work = trained
+    whole = [str(config), str(work / "iter_8.pth"), "--data-root", str(small_shapes.root)]
+    contents = []
+    for words in ([str(work)], [*whole, *SMALL[:2]], whole):
+        out = tmp_path / f"{len(contents)}.json"
+        assert test.main([*words, "--work-dir", str(tmp_path / "w"), "--out", str(out)]) == 0
+        contents.append(json.loads(out.read_text()))
+    for key in ("metrics", "per_class", "checkpoint"):
+        assert contents[0][key] == contents[1][key] == contents[2][key]
+    assert contents[0]["config"] == config.name
+
+
+def test_weights_that_carry_no_config(capsys):
+    demo = ROOT / "demo/weights/upernet_swin_nano.safetensors"
+    assert test.main([str(demo)]) == 2
+    error = capsys.readouterr().err
+    assert "does not carry the config it was trained with" in error
+    assert "It was trained with upernet_swin_nano.py." in error

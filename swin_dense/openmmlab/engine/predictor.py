@@ -1,72 +1,149 @@
-"""Predict one image: the model and the test pipeline of a config, weights from a checkpoint."""
+"""Look at images with a trained model: `load` finds it, `Predictor.predict` returns what it saw.
 
-import functools
-import warnings
+Several threads may predict, with one model or with several: nothing that they share is changed.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from mmdet.structures import INSTANCE_OFFSET, DetDataSample
-from mmdet.structures.mask import encode_mask_results
-from mmdet.visualization import DetLocalVisualizer
+from mmdet.structures import INSTANCE_OFFSET
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.registry import MODELS
 
-from swin_dense.datasets import colours
+from swin_dense.checkpoints.files import Checkpoint
+from swin_dense.datasets import images
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.engine import weights
+from swin_dense.openmmlab.engine import trained, weights
 from swin_dense.openmmlab.settings.classes import set_classes
 from swin_dense.openmmlab.settings.config import building
+from swin_dense.report.results import Instances, LabelMap, Segment, Segments
 from swin_dense.task import Task
+
+SCORE = 0.3  # below it, objects are left out unless asked for
+_LOADING = (
+    threading.Lock()
+)  # mmengine's scope, in which names are looked up, is one for all threads
+
+
+def load(
+    config: str | Path | Config | None = None,
+    weights: str | Path | None = None,
+    *,
+    device: str | None = None,
+    image_scale: tuple[int, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> "Predictor":
+    """Load a trained model.
+
+    `load("mask_rcnn_swin_t", "weights.pth")`, `load("work_dirs/run")` or `load("iter_400.pth")`,
+    as a checkpoint of ours carries its config.
+
+    Args:
+        config: a config's name, path or object; or the folder of a run, for its last checkpoint,
+            or a checkpoint, where that is all there is.
+        weights: a checkpoint: a path, an address, or the folder of a run.
+        device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one.
+        image_scale: (longer, shorter side) in pixels that images are fitted into; that of the
+            checkpoint, else of the config.
+        options: changes of the config, dotted key -> value.
+
+    Raises:
+        InputError: there is no such config or checkpoint, they do not fit one another, the
+            checkpoint names no classes, or the device cannot be used.
+    """
+    device = _usable(device)
+    with _LOADING:
+        found, checkpoint = trained.find(config, weights, options, image_scale)
+        return Predictor(found, checkpoint, device)
 
 
 class Predictor:
-    """A model with its class names, ready to look at RGB arrays.
+    """A trained model, ready to look at images.
 
-    Args:
-        config: an experiment; its data need not be there.
-        checkpoint: weights of the whole model, with the class names they were trained for.
-        device: such as "cpu" or "cuda:0".
-
-    Raises:
-        InputError: the checkpoint does not fit the config, or names no classes.
+    Attributes:
+        config: complete; of its own.
+        classes: names of what it knows.
+        task: what it finds.
+        model: mmdet's or mmseg's module, on its device.
+        weights: file, sha256 and layout of what was loaded.
     """
 
-    def __init__(self, config: Config, checkpoint: str, device: str = "cpu"):
-        loaded = weights.read(checkpoint)
-        classes = weights.class_names(loaded)
-        if classes is None:
+    def __init__(self, config: Config, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        """Build a model; see `load`.
+
+        Args:
+            config: an experiment, which is changed to have the checkpoint's classes; its data
+                need not be there.
+            checkpoint: weights of the whole model, with the names of its classes.
+        """
+        names, things = weights.class_names(checkpoint), weights.thing_names(checkpoint)
+        if names is None:
             raise InputError(
-                f"checkpoint: {checkpoint} does not say which classes it knows. "
-                "Checkpoints of tools/train.py do; evaluate others with tools/test.py."
+                f"checkpoint: {checkpoint.source} does not say which classes it knows. Those of "
+                "our runs do; others can be evaluated, where the data names the classes."
             )
-        self.classes = classes
-        self.segmentation = Task.of(config) is Task.SEMANTIC
-        self.panoptic = Task.of(config) is Task.PANOPTIC
-        self.things = weights.thing_names(loaded) or ()
-        set_classes(config, classes, weights.thing_names(loaded))
-        init_default_scope(config.default_scope)
-        with building():
-            model = revert_sync_batchnorm(MODELS.build(config.model))
-            steps = [s for s in config.test_dataloader.dataset.pipeline if "Label" not in s["type"]]
-            self.pipeline = Compose(steps)
-        ledger = weights.load(
-            model,
-            loaded,
-            weights.WHOLE,
-            "Give the config the checkpoint was trained with.",
-        )
+        set_classes(config, names, things)
+        self.config, self.classes, self.task = config, names, Task.of(config)
+        self.things = things or ()
+        with building(), MODELS.switch_scope_and_registry(config.default_scope) as registry:
+            self.model: BaseModel = revert_sync_batchnorm(registry.build(config.model))
+            self._pipeline = Compose(_steps(config))
+        advice = "Give the config the checkpoint was trained with."
+        ledger = weights.load(self.model, checkpoint, weights.WHOLE, advice)
         self.weights = {"file": ledger.source, "sha256": ledger.sha256, "layout": ledger.layout}
-        self.model = model.to(device).eval()
+        self.model.to(device).eval()
+
+    def __repr__(self) -> str:
+        device = next(self.model.parameters()).device
+        return (
+            f"<{type(self.model).__name__}: {self.task.value}, {len(self.classes)} classes, "
+            f"{self.weights['file']}, on {device}>"
+        )
+
+    def predict(self, image: Any, score: float | None = None) -> Instances | LabelMap | Segments:
+        """Find what is in an image.
+
+        Args:
+            image: a path, a PIL image, or an RGB array: (H, W, 3) uint8.
+            score: leave out what is less sure, 0 to 1; 0.3 if None. A label map has no scores.
+
+        Returns:
+            objects with boxes, a class for each pixel, or disjoint segments, by the model's task.
+
+        Raises:
+            InputError: it is no image, it is too small, or `score` means nothing here.
+        """
+        rgb = images.as_rgb(image)
+        least = self._least(score)
+        sample = self._look(rgb)
+        if self.task is Task.SEMANTIC:
+            labels = sample.pred_sem_seg.data[0].cpu().numpy()
+            return LabelMap(image=rgb, classes=self.classes, labels=labels)
+        if self.task is Task.PANOPTIC:
+            return _segments(sample.pred_panoptic_seg, rgb, self.classes, self.things, least)
+        return _instances(sample.pred_instances, rgb, self.classes, least)
+
+    def _least(self, score: float | None) -> float:
+        if score is None:
+            return SCORE
+        if self.task is Task.SEMANTIC:
+            raise InputError("score: every pixel has a class here, none has a score. Leave it out.")
+        if not 0 <= score <= 1:
+            raise InputError(f"score: scores are 0 to 1, got {score!r}.")
+        return score
 
     @torch.inference_mode()
-    def __call__(self, rgb: np.ndarray) -> Any:
-        """The data sample mmdet or mmseg returns for an (H, W, 3) uint8 image."""
+    def _look(self, rgb: np.ndarray) -> Any:
+        """Return mmdet's or mmseg's data sample of an image."""
         try:
-            item = self.pipeline({"img": rgb, "img_id": 0, "img_path": "", "seg_fields": []})
+            item = self._pipeline({"img": rgb, "img_id": 0, "img_path": "", "seg_fields": []})
         except cv2.error as error:
             raise InputError(
                 f"an image of {rgb.shape[1]}x{rgb.shape[0]} pixels cannot be resized to the "
@@ -76,80 +153,63 @@ class Predictor:
         with building():
             return self.model.test_step(batch)[0]
 
-    def instances(self, sample: Any, threshold: float) -> list[dict[str, Any]]:
-        """Boxes (x1, y1, x2, y2 in pixels), scores, names and COCO RLE masks, best first."""
-        found = sample.pred_instances
-        found = found[found.scores >= threshold].cpu()
-        masks = (
-            encode_mask_results(found.masks.numpy()) if "masks" in found else [None] * len(found)
+
+def _steps(config: Config) -> list[Any]:
+    """Return the test pipeline without annotations; the image is read before it."""
+    loader = config.get("test_dataloader")
+    if loader is None:
+        raise InputError(
+            "config: it has no test_dataloader, whose pipeline says how images reach the model."
         )
-        rows = zip(
-            found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), masks, strict=True
-        )
-        return [
-            {
-                "class": self.classes[label],
-                "score": round(score, 4),
-                "box": [round(side, 2) for side in box],
-                **({"mask": {"size": m["size"], "counts": m["counts"].decode()}} if m else {}),
-            }
-            for label, score, box, m in sorted(rows, key=lambda row: -row[1])
-        ]
+    kept: list[Any] = [{"type": "swin_dense.LoadImage"}]
+    for step in loader.dataset.pipeline:
+        if not step["type"].rpartition(".")[2].startswith("Load"):
+            kept.append(step)
+    return kept
 
-    def segments(self, sample: Any, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """(H, W) with the id of the segment at each pixel, 0 for none; and a row for each id.
 
-        Rows have id, class, isthing, score and area in pixels, the largest segment first.
-        """
-        found = sample.pred_panoptic_seg
-        numbers, place = np.unique(found.sem_seg[0].cpu().numpy(), return_inverse=True)
-        areas = np.bincount(place.ravel(), minlength=len(numbers))
-        ids = np.zeros(len(numbers), np.int64)
-        rows: list[dict[str, Any]] = []
-        for i in np.argsort(-areas, kind="stable"):
-            score = found.scores.get(int(numbers[i]))
-            if score is None or score < threshold:
-                continue
-            name = self.classes[numbers[i] % INSTANCE_OFFSET]
-            ids[i] = len(rows) + 1
-            rows.append(
-                {
-                    "id": len(rows) + 1,
-                    "class": name,
-                    "isthing": name in self.things,
-                    "score": round(score, 4),
-                    "area": int(areas[i]),
-                }
-            )
-        return ids[place].reshape(found.sem_seg.shape[-2:]), rows
+def _usable(device: str | None) -> str:
+    """Return the device that is asked for, if it can be used, or the best there is."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"device {device} cannot be used here ({str(error).splitlines()[0]}). "
+            "Leave it out to take a GPU if there is one."
+        ) from error
+    return device
 
-    def label_map(self, sample: Any) -> np.ndarray:
-        """(H, W) class index of each pixel."""
-        return sample.pred_sem_seg.data[0].cpu().numpy()
 
-    def draw_instances(
-        self, rgb: np.ndarray, sample: Any, threshold: float, factor: int = 1
-    ) -> np.ndarray:
-        """The image with boxes, masks, names and scores over it, (H, W, 3) uint8.
+def _instances(found: Any, rgb: np.ndarray, classes: tuple[str, ...], least: float) -> Instances:
+    """Take over what mmdet found, the surest first."""
+    found = found[found.scores >= least].cpu()
+    order = np.argsort(-found.scores.numpy(), kind="stable")
+    return Instances(
+        image=rgb,
+        classes=classes,
+        boxes=found.bboxes.numpy()[order],
+        scores=found.scores.numpy()[order],
+        labels=found.labels.numpy()[order],
+        masks=found.masks.numpy()[order].astype(bool) if "masks" in found else None,
+    )
 
-        Args:
-            rgb: the image the sample is of, enlarged `factor` times.
-        """
-        found = sample.pred_instances.cpu()
-        found.bboxes = found.bboxes * factor
-        if "masks" in found:
-            found.masks = found.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-        drawn = DetDataSample(pred_instances=found)
-        with warnings.catch_warnings():  # objects may touch the border
-            warnings.filterwarnings("ignore", message=".*out of bounds")
-            self.visualizer.add_datasample(
-                "demo", rgb, drawn, draw_gt=False, pred_score_thr=threshold
-            )
-        return self.visualizer.get_image()
 
-    @functools.cached_property
-    def visualizer(self) -> DetLocalVisualizer:
-        visualizer = DetLocalVisualizer(alpha=0.5, line_width=2)
-        palette = colours.palette(len(self.classes))
-        visualizer.dataset_meta = {"classes": self.classes, "palette": palette}
-        return visualizer
+def _segments(
+    found: Any, rgb: np.ndarray, classes: tuple[str, ...], things: Sequence[str], least: float
+) -> Segments:
+    """Take over mmdet's segments, numbered from 1, the largest first."""
+    numbers, place = np.unique(found.sem_seg[0].cpu().numpy(), return_inverse=True)
+    areas = np.bincount(place.ravel(), minlength=len(numbers))
+    ids = np.zeros(len(numbers), np.int64)
+    rows: list[Segment] = []
+    for i in np.argsort(-areas, kind="stable"):
+        score = found.scores.get(int(numbers[i]))
+        if score is None or score < least:
+            continue
+        label = int(numbers[i] % INSTANCE_OFFSET)
+        name, ids[i] = classes[label], len(rows) + 1
+        rows.append(Segment(len(rows) + 1, name, label, name in things, score, int(areas[i])))
+    shape = found.sem_seg.shape[-2:]
+    return Segments(image=rgb, classes=classes, ids=ids[place].reshape(shape), rows=tuple(rows))

@@ -1,21 +1,26 @@
-"""One image in, plain rows or a label map out; and two models of different tasks side by side."""
+"""One image in, a typed result out; two models of different tasks side by side, in threads too."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image
-from pycocotools import mask as rle
 
 import swin_dense.openmmlab  # noqa: F401
+from swin_dense.checkpoints import files
 from swin_dense.datasets import shapes
 from swin_dense.errors import InputError
+from swin_dense.openmmlab.engine import predictor as predictors
 from swin_dense.openmmlab.engine.predictor import Predictor
 from swin_dense.openmmlab.settings import config as configs
 from swin_dense.openmmlab.settings import image_sizes
 from swin_dense.openmmlab.settings.classes import set_classes
+from swin_dense.report.results import Instances, LabelMap
 
 CLASSES = {"detection": shapes.CLASSES, "segmentation": shapes.LABELS}
 
@@ -33,9 +38,9 @@ def checkpoints(tmp_path_factory):
     for task, classes in CLASSES.items():
         config = load(task)
         set_classes(config, classes)
-        init_default_scope(config.default_scope)
         torch.manual_seed(4)
-        model = MODELS.build(config.model)
+        with MODELS.switch_scope_and_registry(config.default_scope) as registry:
+            model = registry.build(config.model)
         if task == "detection":
             torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.3)
         meta = {"dataset_meta": {"classes": classes}}
@@ -46,12 +51,12 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(checkpoints):
-    return Predictor(load("detection"), checkpoints["detection"])
+    return Predictor(load("detection"), files.read(checkpoints["detection"]))
 
 
 @pytest.fixture(scope="module")
 def segmentor(checkpoints):
-    return Predictor(load("segmentation"), checkpoints["segmentation"])
+    return Predictor(load("segmentation"), files.read(checkpoints["segmentation"]))
 
 
 @pytest.fixture(scope="module")
@@ -64,79 +69,119 @@ def test_an_image_with_fewer_places_than_queries_is_the_users_mistake(
 ):
     monkeypatch.setattr(detector.model, "test_step", lambda _: torch.zeros(3).topk(4))
     with pytest.raises(InputError, match=r"at least model\.num_queries places"):
-        detector(picture)
+        detector.predict(picture)
 
 
-def sample(masks=True):
+def found(masks=True):
     """Four made-up instances in an image of 9x13, not sorted by score."""
-
-    class Sample:
-        pred_instances = InstanceData(
-            labels=torch.tensor([5, 0, 3, 0]),
-            scores=torch.tensor([0.25, 0.87654, 0.5, 0.1]),
-            bboxes=torch.tensor(
-                [[0, 1, 4.126, 5], [2.5, 3, 9, 8.0], [1, 1, 3, 4], [0, 0, 1, 1]],
-                dtype=torch.float32,
-            ),
-        )
-
+    data = InstanceData(
+        labels=torch.tensor([5, 0, 3, 0]),
+        scores=torch.tensor([0.25, 0.87654, 0.5, 0.1]),
+        bboxes=torch.tensor(
+            [[0, 1, 4.126, 5], [2.5, 3, 9, 8.0], [1, 1, 3, 4], [0, 0, 1, 1]], dtype=torch.float32
+        ),
+    )
     if masks:
-        pixels = torch.zeros(4, 9, 13, dtype=torch.bool)
-        pixels[1, 3:8, 2:9] = True
-        pixels[0, 1:5, 0:4] = True
-        Sample.pred_instances.masks = pixels
-    return Sample
+        data.masks = torch.zeros(4, 9, 13, dtype=torch.bool)
+        data.masks[1, 3:8, 2:9] = True
+        data.masks[0, 1:5, 0:4] = True
+    return data
 
 
-def test_instances_come_best_first(detector):
-    rows = detector.instances(sample(), 0.0)
-    assert [row["score"] for row in rows] == [0.8765, 0.5, 0.25, 0.1]
-    assert [row["class"] for row in rows] == ["circle", "star", "cross", "circle"]
-    assert rows[2]["box"] == [0.0, 1.0, 4.13, 5.0]
-    assert all(type(side) is float for row in rows for side in row["box"])
+SMALL_IMAGE = np.zeros((9, 13, 3), np.uint8)
 
 
-@pytest.mark.parametrize(("threshold", "count"), [(0.0, 4), (0.25, 3), (0.26, 2), (0.9, 0)])
-def test_weaker_instances_are_left_out(detector, threshold, count):
-    rows = detector.instances(sample(), threshold)
-    assert [row["score"] for row in rows] == [0.8765, 0.5, 0.25, 0.1][:count]
+def instances(least, masks=True):
+    return predictors._instances(found(masks), SMALL_IMAGE, shapes.CLASSES, least)
 
 
-def test_masks_are_coco_run_lengths_of_their_own_instance(detector):
-    rows = detector.instances(sample(), 0.2)
-    expected = np.zeros((9, 13), np.uint8)
-    expected[3:8, 2:9] = 1
-    assert np.array_equal(rle.decode(rows[0]["mask"]), expected)
-    assert rle.decode(rows[2]["mask"]).sum() == 16
-    assert rows[0]["mask"]["size"] == [9, 13]
+def test_instances_come_best_first():
+    result = instances(0.0)
+    assert result.scores.tolist() == pytest.approx([0.87654, 0.5, 0.25, 0.1])
+    assert result.names == ("circle", "star", "cross", "circle")
+    assert result.boxes[2].tolist() == pytest.approx([0, 1, 4.126, 5])
+    assert (result.boxes.dtype, result.boxes.shape) == (np.float32, (4, 4))
 
 
-def test_a_detector_without_masks(detector):
-    rows = detector.instances(sample(masks=False), 0.3)
-    assert [set(row) for row in rows] == [{"class", "score", "box"}] * 2
+@pytest.mark.parametrize(("least", "count"), [(0.0, 4), (0.25, 3), (0.26, 2), (0.9, 0)])
+def test_weaker_instances_are_left_out(least, count):
+    assert len(instances(least)) == count
+    assert instances(least).masks.shape == (count, 9, 13)
+
+
+def test_masks_are_those_of_their_own_instance():
+    masks = instances(0.2).masks
+    expected = np.zeros((9, 13), bool)
+    expected[3:8, 2:9] = True
+    assert masks.dtype == bool
+    assert np.array_equal(masks[0], expected)
+    assert masks[2].sum() == 16
+
+
+def test_a_detector_without_masks():
+    assert instances(0.3, masks=False).masks is None
+    assert len(instances(0.3, masks=False)) == 2
 
 
 def test_instances_of_a_picture_lie_in_it(detector, picture):
-    found = detector(picture)
-    rows = detector.instances(found, 0.0)
+    result = detector.predict(picture, score=0)
     height, width = picture.shape[:2]
-    assert rows
-    for row in rows:
-        left, top, right, bottom = row["box"]
-        assert 0 <= left <= right <= width
-        assert 0 <= top <= bottom <= height
-        assert row["mask"]["size"] == [height, width]
-        assert row["class"] in shapes.CLASSES
-    drawn = detector.draw_instances(picture, found, 0.0)
-    assert (drawn.shape, drawn.dtype) == (picture.shape, np.uint8)
-    assert not np.array_equal(drawn, picture)
+    assert isinstance(result, Instances)
+    assert result.image is picture
+    assert len(result)
+    left, top, right, bottom = result.boxes.T
+    assert (left >= 0).all()
+    assert (left <= right).all()
+    assert (right <= width).all()
+    assert (top >= 0).all()
+    assert (top <= bottom).all()
+    assert (bottom <= height).all()
+    assert result.masks.shape == (len(result), height, width)
+    assert set(result.names) <= set(shapes.CLASSES)
 
 
 def test_a_label_map_has_the_size_of_the_picture(segmentor, picture):
-    labels = segmentor.label_map(segmentor(picture))
-    assert labels.shape == picture.shape[:2]
-    assert np.issubdtype(labels.dtype, np.integer)
-    assert set(np.unique(labels)) <= set(range(7))
+    result = segmentor.predict(picture)
+    assert isinstance(result, LabelMap)
+    assert result.labels.shape == picture.shape[:2]
+    assert np.issubdtype(result.labels.dtype, np.integer)
+    assert set(np.unique(result.labels)) <= set(range(7))
+
+
+def test_a_path_and_a_picture_in_memory_are_looked_at_alike(segmentor, small_shapes, picture):
+    path = small_shapes.image_dir("val") / "000002.png"
+    expected = segmentor.predict(picture).labels
+    for image in (path, str(path), Image.open(path)):
+        assert np.array_equal(segmentor.predict(image).labels, expected)
+
+
+def test_what_cannot_be_looked_at(detector, small_shapes):
+    missing = small_shapes.image_dir("val") / "000022.png"
+    with pytest.raises(InputError, match=r"the image does not exist\. .* Did you mean '0000"):
+        detector.predict(missing)
+    with pytest.raises(
+        InputError, match=r"float64 of \(64, 96, 3\)\. Bring the values to 0 to 255"
+    ):
+        detector.predict(np.zeros((64, 96, 3)))
+    with pytest.raises(InputError, match=r"an image of 2000x1 pixels cannot be resized"):
+        detector.predict(np.zeros((1, 2000, 3), np.uint8))
+
+
+def test_scores_are_asked_for_where_there_are_some(detector, segmentor, picture):
+    with pytest.raises(InputError, match=r"score: scores are 0 to 1, got 30\."):
+        detector.predict(picture, score=30)
+    with pytest.raises(InputError, match=r"score: every pixel has a class here"):
+        segmentor.predict(picture, score=0.3)
+
+
+def test_annotations_of_the_pipeline_are_not_asked_for(checkpoints, picture):
+    """As in the test pipelines of mmdet and mmseg."""
+    for task, first in (("detection", "mmdet.LoadImageFromFile"), ("segmentation", "LoadImage")):
+        config = load(task)
+        steps = config.test_dataloader.dataset.pipeline
+        more = dict(type="LoadAnnotations")
+        config.test_dataloader.dataset.pipeline = [dict(type=first), *steps[1:-1], more, steps[-1]]
+        Predictor(config, files.read(checkpoints[task])).predict(picture)
 
 
 @pytest.mark.parametrize("which", ["detector", "segmentor"])
@@ -146,69 +191,97 @@ def test_the_model_sees_normalised_red_green_blue(which, request):
     seen = []
     handle = predictor.model.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     flat = np.full((64, 96, 3), (200, 90, 40), np.uint8)
-    predictor(flat)
+    predictor.predict(flat)
     handle.remove()
     mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
     expected = (np.array([200, 90, 40]) - mean) / std
     np.testing.assert_allclose(seen[0][0, :, 5, 7].numpy(), expected, rtol=1e-5)
 
 
-def test_two_tasks_in_one_process(checkpoints, picture):
-    def rows(predictor):
-        return predictor.instances(predictor(picture), 0.0)
+def same(one, two):
+    return one.to_json() == two.to_json()
 
-    def labels(predictor):
-        return predictor.label_map(predictor(picture))
 
-    one = Predictor(load("detection"), checkpoints["detection"])
-    alone = rows(one)
-    two = Predictor(load("segmentation"), checkpoints["segmentation"])
-    beside = labels(two)
-    assert rows(one) == alone  # the scope is the other task's by now
-    three = Predictor(load("detection"), checkpoints["detection"])
-    assert rows(three) == alone
-    assert np.array_equal(labels(two), beside)
+@pytest.fixture
+def scopes():
+    """Gives the scopes that mmengine knows, to compare; none may come or go."""
+    return lambda: [name for name in DefaultScope._instance_dict if "overwrite" not in name]
+
+
+def test_two_tasks_in_one_process(checkpoints, picture, scopes):
+    before = scopes()
+    one = Predictor(load("detection"), files.read(checkpoints["detection"]))
+    alone = one.predict(picture, score=0)
+    two = Predictor(load("segmentation"), files.read(checkpoints["segmentation"]))
+    beside = two.predict(picture)
+    assert same(one.predict(picture, score=0), alone)
+    three = Predictor(load("detection"), files.read(checkpoints["detection"]))
+    assert same(three.predict(picture, score=0), alone)
+    assert same(two.predict(picture), beside)
     assert (one.classes, two.classes) == (shapes.CLASSES, shapes.LABELS)
-    assert len(one.visualizer.dataset_meta["palette"]) == 6
-    assert one.draw_instances(picture, one(picture), 0.0).shape == picture.shape
+    assert scopes() == before
+
+
+def test_threads_with_models_of_two_tasks(detector, segmentor, picture):
+    """Each of four threads starts at the same moment and sees what one thread alone sees."""
+    rng = np.random.default_rng(3)
+    pictures = [picture, rng.integers(0, 256, (90, 70, 3)).astype(np.uint8)]
+    jobs = [(model, image) for model in (detector, segmentor) for image in pictures]
+    scores = {detector: 0, segmentor: None}
+    alone = [model.predict(image, scores[model]) for model, image in jobs]
+    start = threading.Barrier(len(jobs))
+
+    def look(job):
+        model, image = job
+        start.wait()
+        return [model.predict(image, scores[model]) for _ in range(3)]
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for expected, results in zip(alone, pool.map(look, jobs), strict=True):
+            assert all(same(result, expected) for result in results)
+
+
+def test_threads_that_load_models_of_two_tasks(checkpoints, picture):
+    start = threading.Barrier(4)
+
+    def one(task):
+        start.wait()
+        model = predictors.load(CONFIGS[task], checkpoints[task], device="cpu")
+        return model.predict(picture).to_json()
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(one, ["detection", "segmentation"] * 2))
+    assert results[0] == results[2]
+    assert results[1] == results[3]
+    assert "label_map" in results[1]
 
 
 def test_weights_that_name_no_classes(checkpoints, tmp_path):
     content = torch.load(checkpoints["detection"], weights_only=True)
     torch.save({"state_dict": content["state_dict"]}, tmp_path / "bare.pth")
     with pytest.raises(InputError, match=r"bare\.pth does not say which classes"):
-        Predictor(load("detection"), str(tmp_path / "bare.pth"))
+        Predictor(load("detection"), files.read(tmp_path / "bare.pth"))
 
 
 def test_weights_of_the_other_task(checkpoints):
     with pytest.raises(InputError, match=r"(?s)does not fit this model: 100%"):
-        Predictor(load("segmentation"), checkpoints["detection"])
+        Predictor(load("segmentation"), files.read(checkpoints["detection"]))
 
 
-def test_a_trained_run_predicts(trained, picture):
-    task, _, work = trained
-    for name in ("iter_8.pth", "weights_fp16.safetensors"):
-        predictor = Predictor(load(task), str(work / name))
-        assert predictor.segmentation == (task == "segmentation")
-        assert predictor.classes == CLASSES[task]
-        assert predictor(picture).ori_shape == picture.shape[:2]
-
-
-def test_segments_by_hand(detector):
+def test_segments_by_hand():
     """Two circles and a ring; the second circle is too unsure, 6 is where nothing was found."""
+    found = PixelData(
+        sem_seg=torch.tensor([[[6, 1000, 1000, 4], [6, 4, 4, 4], [2000, 6, 6, 6]]]),
+        metainfo={"scores": {1000: 0.91234, 2000: 0.2, 4: 0.5}},
+    )
 
-    class Sample:
-        pred_panoptic_seg = PixelData(
-            sem_seg=torch.tensor([[[6, 1000, 1000, 4], [6, 4, 4, 4], [2000, 6, 6, 6]]]),
-            metainfo={"scores": {1000: 0.91234, 2000: 0.2, 4: 0.5}},
-        )
+    def segments(least):
+        image = np.zeros((3, 4, 3), np.uint8)
+        return predictors._segments(found, image, shapes.CLASSES, ("circle",), least)
 
-    found, rows = detector.segments(Sample, 0.3)
-    assert found.tolist() == [[0, 2, 2, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
-    assert [(r["id"], r["class"], r["score"], r["area"]) for r in rows] == [
-        (1, "ring", 0.5, 4),
-        (2, "circle", 0.9123, 2),
-    ]
-    assert len(detector.segments(Sample, 0.0)[1]) == 3
-    none, rows = detector.segments(Sample, 0.95)
-    assert (none.any(), rows) == (False, [])
+    result = segments(0.3)
+    assert result.ids.tolist() == [[0, 2, 2, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
+    assert list(result) == [(1, "ring", 4, False, 0.5, 4), (2, "circle", 0, True, 0.91234, 2)]
+    assert len(segments(0.0)) == 3
+    assert not segments(0.95).ids.any()
+    assert list(segments(0.95)) == []
