@@ -21,7 +21,7 @@ test: setup  ## the tests
 
 # Reading, checking and drawing know nothing of kernels; the CUDA sources are kernels.
 PLAIN = tests/ops tests/layers tests/backbones tests/configs/test_models.py tests/openmmlab/models \
-	tests/openmmlab/mmcv_ops tests/openmmlab/data/test_panoptic_metric.py \
+	tests/mmcv_ops tests/openmmlab/data/test_panoptic_metric.py \
 	$(patsubst %,tests/openmmlab/engine/test_%.py,complexity predictor)
 test-plain: setup  ## what computes, in plain torch, as on a machine without a compiler
 	SWIN_DENSE_KERNELS=off $(PYTEST) -m "not slow" $(PLAIN) --ignore-glob='*cuda_on_cpu.py'

@@ -9,7 +9,7 @@ import importlib
 import io
 import warnings
 
-from swin_dense.openmmlab.mmcv_ops import ext
+from swin_dense.mmcv_ops import ext
 
 ext.install()
 

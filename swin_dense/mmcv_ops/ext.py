@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swin_dense import ops
-from swin_dense.openmmlab.mmcv_ops import deform
-from swin_dense.openmmlab.mmcv_ops.deform import (  # noqa: F401  (mmcv asks this module for them)
+from swin_dense.mmcv_ops import deform
+from swin_dense.mmcv_ops.deform import (  # noqa: F401  (mmcv asks this module for them)
     deform_conv_backward_input,
     deform_conv_backward_parameters,
     deform_conv_forward,

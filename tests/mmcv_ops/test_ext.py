@@ -12,7 +12,7 @@ from conftest import ROOT
 
 import swin_dense.openmmlab  # noqa: F401  (puts the stand-in in place, before mmcv is imported)
 from swin_dense import ops
-from swin_dense.openmmlab.mmcv_ops import ext
+from swin_dense.mmcv_ops import ext
 
 mmcv_ops = pytest.importorskip("mmcv.ops")
 
@@ -128,7 +128,7 @@ def test_a_compiled_mmcv_wins(tmp_path):
         "room = types.ModuleType('swin_dense.openmmlab')  # its own start imports mmcv\n"
         f"room.__path__ = [{str(Path(ext.__file__).parents[1])!r}]\n"
         "sys.modules[room.__name__] = room\n"
-        "from swin_dense.openmmlab.mmcv_ops import ext as alone\n"
+        "from swin_dense.mmcv_ops import ext as alone\n"
         "assert alone.install() is False, 'took the place of a compiled mmcv'\n"
         "assert 'mmcv._ext' not in sys.modules and 'mmcv' not in sys.modules\n"
     )

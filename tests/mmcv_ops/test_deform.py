@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 import swin_dense.openmmlab
 from swin_dense.backbones import Swin
 from swin_dense.openmmlab import peers
-from swin_dense.openmmlab.mmcv_ops import deform, ext
+from swin_dense.mmcv_ops import deform, ext
 from swin_dense.ops import deform_conv2d
 
 mmcv_ops = pytest.importorskip("mmcv.ops")
