@@ -1,8 +1,11 @@
-"""COCO's twelve numbers and mIoU as mmdet and mmseg compute them, by class, under plain names."""
+"""Compute COCO's twelve numbers and mIoU as mmdet and mmseg do, for each class, too.
+
+The names are theirs: "coco/bbox_mAP" and "mIoU" are what `save_best` asks for.
+"""
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,23 +14,54 @@ from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
 from swin_dense.datasets import coco_layout
+from swin_dense.errors import InputError
 from swin_dense.registry import METRICS
 
-# mmdet's name -> ours. It calls COCO's ten detections "AR@300"; we ask for COCO's own 1, 10, 100.
+# What mmdet's evaluation calls a number -> what it is. With COCO's own 1, 10 and 100 detections
+# asked for, it still says "AR@300" for ten; "AR@100" for one.
 COCO_NUMBERS = {
+    "mAP": "mAP",
+    "mAP_50": "mAP_50",
+    "mAP_75": "mAP_75",
+    "mAP_s": "mAP_s",
+    "mAP_m": "mAP_m",
+    "mAP_l": "mAP_l",
+    "AR@100": "AR@1",
+    "AR@300": "AR@10",
+    "AR@1000": "AR@100",
+    "AR_s@1000": "AR_s@100",
+    "AR_m@1000": "AR_m@100",
+    "AR_l@1000": "AR_l@100",
+}
+KINDS = ("bbox", "segm")
+IOU_NUMBERS = {
+    "mIoU": ("mIoU", "mAcc"),
+    "mDice": ("mDice", "mAcc"),
+    "mFscore": ("mFscore", "mPrecision", "mRecall"),
+}
+# The name of a number in logs -> in our tables and in metrics.json.
+TABLE_NAMES = {
     "mAP": "AP",
     "mAP_50": "AP50",
     "mAP_75": "AP75",
     "mAP_s": "AP_small",
     "mAP_m": "AP_medium",
     "mAP_l": "AP_large",
-    "AR@100": "AR_1",
-    "AR@300": "AR_10",
-    "AR@1000": "AR_100",
-    "AR_s@1000": "AR_small",
-    "AR_m@1000": "AR_medium",
-    "AR_l@1000": "AR_large",
+    "AR@1": "AR_1",
+    "AR@10": "AR_10",
+    "AR@100": "AR_100",
+    "AR_s@100": "AR_small",
+    "AR_m@100": "AR_medium",
+    "AR_l@100": "AR_large",
 }
+
+
+def table_name(name: str) -> str:
+    """Return what tables call a number of a log: "coco/bbox_mAP_s" -> "bbox_AP_small"."""
+    kind, separator, number = name.rpartition("/")[2].partition("_")
+    if number in TABLE_NAMES:
+        return f"{kind}{separator}{TABLE_NAMES[number]}"
+    return name.rpartition("/")[2]
 
 
 class NamedCOCO(COCO):
@@ -67,9 +101,15 @@ class CocoMetric(MMDetCocoMetric):
     metrics: list[str]
     cat_ids: list[int] | None
 
-    def __init__(self, ann_file: str | None = None, metric: Any = ("bbox", "segm"), **kwargs: Any):
+    def __init__(self, ann_file: str | None = None, metric: Any = KINDS, **kwargs: Any):
+        kinds = [metric] if isinstance(metric, str) else list(metric)
+        if not kinds or not set(kinds) <= set(KINDS):
+            raise InputError(
+                f"CocoMetric: metric is 'bbox', 'segm' or both in a list, not {metric!r}. For "
+                "others, name mmdet's CocoMetric in the config."
+            )
         super().__init__(
-            metric=list(metric) if not isinstance(metric, str) else metric,
+            metric=kinds,
             classwise=True,
             proposal_nums=(1, 10, 100),
             metric_items=list(COCO_NUMBERS),
@@ -79,20 +119,27 @@ class CocoMetric(MMDetCocoMetric):
             self._coco_api = NamedCOCO(ann_file) if ann_file else None
         self.per_class: dict[str, dict[str, float]] = {}
 
+    @staticmethod
+    def names(config: Mapping[str, Any]) -> list[str]:
+        """Return the names of the numbers, without prefix, that a config of this metric gives."""
+        metric = config.get("metric", KINDS)
+        kinds = [metric] if isinstance(metric, str) else metric
+        return [f"{kind}_{number}" for kind in kinds for number in TABLE_NAMES]
+
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """bbox_AP ... segm_AR_large, from 0 to 1; -1 where no object of that size exists."""
+        """Return bbox_mAP to segm_AR_l@100, from 0 to 1; -1 where no object has that size."""
         asked = self.metrics
         numbers: dict[str, float] = {}
         self.per_class = {name: {} for name in self.dataset_meta["classes"]}
         try:
             for metric in asked:
-                # One kind at a time: theirs writes the classes of both under the same names.
+                # One kind at a time: mmdet's writes the classes of both under the same names.
                 self.metrics, self.cat_ids = [metric], None
                 with contextlib.redirect_stdout(io.StringIO()):
                     found = super().compute_metrics(results)
-                for theirs, ours in COCO_NUMBERS.items():
-                    # Their answer is empty when not one object was found in the whole set.
-                    numbers[f"{metric}_{ours}"] = found.get(f"{metric}_{theirs}", 0.0)
+                for called, name in COCO_NUMBERS.items():
+                    # The answer is empty when not one object was found in the whole set.
+                    numbers[f"{metric}_{name}"] = found.get(f"{metric}_{called}", 0.0)
                 for name, row in self.per_class.items():
                     row[f"{metric}_AP"] = float(found.get(f"{name}_precision", 0.0))
         finally:
@@ -100,7 +147,7 @@ class CocoMetric(MMDetCocoMetric):
         return numbers
 
     def results2json(self, results: Any, outfile_prefix: str) -> dict:
-        """Theirs needs the ids in the order of the labels here, and from here on sorted.
+        """Write the results with the ids in the order of the labels; from here on they are sorted.
 
         COCOeval sorts the ids it is given; reading its classes in another order would give
         every class the number of another one.
@@ -114,11 +161,18 @@ class CocoMetric(MMDetCocoMetric):
 class IoUMetric(MMSegIoUMetric):
     """mmseg's mIoU, mAcc and aAcc in percent, and the IoU and accuracy of each class."""
 
-    default_prefix = "seg"
-
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.per_class: dict[str, dict[str, float]] = {}
+
+    @staticmethod
+    def names(config: Mapping[str, Any]) -> list[str]:
+        """Return the names of the numbers that a config of this metric gives."""
+        asked = config.get("iou_metrics", ["mIoU"])
+        found = ["aAcc"]
+        for metric in [asked] if isinstance(asked, str) else asked:
+            found += IOU_NUMBERS.get(metric, ())
+        return found
 
     def total_area_to_metrics(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:  # type: ignore[override]
         table = super().total_area_to_metrics(*args, **kwargs)

@@ -29,6 +29,11 @@ class PanopticMetric(BaseMetric):
         super().__init__(**kwargs)
         self.per_class: dict[str, dict[str, float]] = {}
 
+    @staticmethod
+    def names(config: Mapping[str, Any]) -> list[str]:
+        """Return the names of the numbers, without prefix."""
+        return [name + group for group in GROUPS for name in ("PQ", "SQ", "RQ")]
+
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
             path, segments = sample["seg_map_path"], sample["segments"]

@@ -14,6 +14,7 @@ from mmengine.registry import OPTIMIZERS
 
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError, nearest
+from swin_dense.openmmlab.data.metrics import table_name
 from swin_dense.openmmlab.engine import trained
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare
 from swin_dense.openmmlab.settings.config import building
@@ -124,7 +125,7 @@ def test(config: Config, checkpoint: str) -> Tested:
     per_class: dict[str, dict[str, float]] = {}
     for metric in runner.test_evaluator.metrics:
         per_class.update(getattr(metric, "per_class", {}))
-    plain = {name.rpartition("/")[2]: float(value) for name, value in numbers.items()}
+    plain = {table_name(name): float(value) for name, value in numbers.items()}
     return Tested(plain, per_class, runner.weights_record)
 
 

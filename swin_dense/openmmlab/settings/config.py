@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 from swin_dense.config_files import find_config
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab.settings import channels, image_sizes
+from swin_dense.openmmlab.settings import channels, image_sizes, save_best
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
 SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
@@ -87,6 +87,7 @@ def complete(config: Config, path: str | Path, options: Mapping[str, Any] | None
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         _check_loader(config.get(name), name)
     _check_rates(config)
+    save_best.check(config)
     with building():
         channels.fill(config)
     image_sizes.pad_to_crop(config)

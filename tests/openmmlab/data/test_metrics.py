@@ -12,10 +12,24 @@ from pycocotools.cocoeval import COCOeval
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.data.metrics import CocoMetric, IoUMetric, NamedCOCO
+from swin_dense.openmmlab.data.metrics import CocoMetric, IoUMetric, NamedCOCO, table_name
 
 NAMES = ("cat", "dog", "emu")
 IDS = (9, 4, 7)  # neither sorted nor dense
+IN_COCO_S_ORDER = {  # mmdet's names in the order of pycocotools' stats -> those of our tables
+    "mAP": "AP",
+    "mAP_50": "AP50",
+    "mAP_75": "AP75",
+    "mAP_s": "AP_small",
+    "mAP_m": "AP_medium",
+    "mAP_l": "AP_large",
+    "AR@1": "AR_1",
+    "AR@10": "AR_10",
+    "AR@100": "AR_100",
+    "AR_s@100": "AR_small",
+    "AR_m@100": "AR_medium",
+    "AR_l@100": "AR_large",
+}
 
 
 @pytest.fixture
@@ -112,13 +126,26 @@ def test_twelve_numbers_equal_pycocotools_whatever_the_order_of_classes(annotati
     metric.process({}, samples)
     numbers = metric.evaluate(len(samples))
     for kind in ("bbox", "segm"):
-        ours = [v for k, v in numbers.items() if k.startswith(f"coco/{kind}_")]
-        assert len(ours) == 12
+        names = [k.removeprefix(f"coco/{kind}_") for k in numbers if k.startswith(f"coco/{kind}_")]
+        assert names == list(IN_COCO_S_ORDER)
+        ours = [numbers[f"coco/{kind}_{name}"] for name in names]
         np.testing.assert_allclose(ours, by_pycocotools(annotations, rows, kind), atol=6e-4)
-    assert numbers["coco/bbox_AP"] > 0.2
+    assert numbers["coco/bbox_mAP"] > 0.2
     assert set(metric.per_class) == set(NAMES)
     mean = np.mean([row["segm_AP"] for row in metric.per_class.values()])
-    assert abs(mean - numbers["coco/segm_AP"]) < 2e-3
+    assert abs(mean - numbers["coco/segm_mAP"]) < 2e-3
+
+
+def test_tables_have_names_of_their_own():
+    for name, ours in IN_COCO_S_ORDER.items():
+        assert table_name(f"coco/segm_{name}") == f"segm_{ours}"
+    assert [table_name(name) for name in ("mIoU", "panoptic/PQ_th")] == ["mIoU", "PQ_th"]
+
+
+@pytest.mark.parametrize("metric", ["proposal", ["bbox", "boxes"], []])
+def test_a_kind_that_is_not_measured_is_refused(metric):
+    with pytest.raises(InputError, match=r"metric is 'bbox', 'segm' or both .* mmdet's CocoMetric"):
+        CocoMetric(metric=metric)
 
 
 def test_nothing_found_is_zero_not_a_missing_number(annotations):
@@ -129,7 +156,7 @@ def test_nothing_found_is_zero_not_a_missing_number(annotations):
         found = sample["pred_instances"]
         sample["pred_instances"] = {name: value[:0] for name, value in found.items()}
     metric.process({}, samples)
-    assert metric.evaluate(len(samples))["coco/bbox_AP"] == 0.0
+    assert metric.evaluate(len(samples))["coco/bbox_mAP"] == 0.0
 
 
 def test_ids_come_in_the_order_of_the_names(annotations):
@@ -149,7 +176,7 @@ def test_mean_iou_by_hand():
     metric.process({}, [sample])
     numbers = metric.evaluate(1)
     # sky 2 of 3; road 3 of 5 (one sky, one car taken for road); car 0 of 1; 5 of 7 judged right
-    assert numbers["seg/mIoU"] == pytest.approx(100 * (2 / 3 + 3 / 5 + 0) / 3, abs=0.01)
-    assert numbers["seg/aAcc"] == pytest.approx(100 * 5 / 7, abs=0.01)
-    assert numbers["seg/mAcc"] == pytest.approx(100 * (2 / 3 + 1 + 0) / 3, abs=0.01)
+    assert numbers["mIoU"] == pytest.approx(100 * (2 / 3 + 3 / 5 + 0) / 3, abs=0.01)
+    assert numbers["aAcc"] == pytest.approx(100 * 5 / 7, abs=0.01)
+    assert numbers["mAcc"] == pytest.approx(100 * (2 / 3 + 1 + 0) / 3, abs=0.01)
     assert metric.per_class["road"]["IoU"] == 60.0
