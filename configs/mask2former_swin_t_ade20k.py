@@ -19,6 +19,7 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(type="swin_dense.Swin", arch="tiny", drop_path_rate=0.3),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
 )

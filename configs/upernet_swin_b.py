@@ -16,6 +16,7 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(type="swin_dense.Swin", arch="base", drop_path_rate=0.3),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),

@@ -17,6 +17,7 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(size=(640, 640)),
     backbone=dict(type="swin_dense.Swin", arch="large", drop_path_rate=0.3),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),

@@ -12,9 +12,10 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(size=(160, 160)),
     backbone=dict(type="swin_dense.Swin", arch="nano", drop_path_rate=0.0),
-    decode_head=dict(in_channels=[24, 48, 96, 192], channels=64),
-    auxiliary_head=dict(in_channels=96, channels=32),
+    decode_head=dict(in_channels=[24, 48, 96, 192], channels=64, num_classes=7),
+    auxiliary_head=dict(in_channels=96, channels=32, num_classes=7),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=10.0))
 auto_scale_lr = dict(base_batch_size=8)

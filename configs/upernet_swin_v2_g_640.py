@@ -18,6 +18,7 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(size=(640, 640)),
     backbone=dict(
         type="swin_dense.SwinV2",
         arch="giant",

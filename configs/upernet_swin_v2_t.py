@@ -16,6 +16,7 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
         type="swin_dense.SwinV2",
         arch="tiny",

@@ -9,6 +9,8 @@ from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_WRAPPERS
+from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
@@ -23,6 +25,8 @@ DATASETS = Registry("dataset", parent=ROOT_DATASETS, scope=_SCOPE, locations=_GL
 TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=_GLUE)
 TASK_UTILS = Registry("task util", parent=ROOT_TASK_UTILS, scope=_SCOPE, locations=_GLUE)
 METRICS = Registry("metric", parent=ROOT_METRICS, scope=_SCOPE, locations=_GLUE)
+OPTIM_WRAPPERS = Registry("optimizer wrapper", parent=ROOT_WRAPPERS, scope=_SCOPE, locations=_GLUE)
+RUNNERS = Registry("runner", parent=ROOT_RUNNERS, scope=_SCOPE, locations=_GLUE)
 HOOKS = Registry("hook", parent=ROOT_HOOKS, scope=_SCOPE, locations=_GLUE)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor", parent=ROOT_CONSTRUCTORS, scope=_SCOPE, locations=_GLUE

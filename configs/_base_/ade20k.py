@@ -2,23 +2,24 @@
 
 Label 0 means "other" and is ignored; labels 1 to 150 are the classes. Expected under data_root:
 images/{training,validation} and annotations/{training,validation}.
+The commands put our readers in the place of LoadImageFromFile and of label maps' LoadAnnotations.
 """
 
 _crop = (512, 512)
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
-    dict(type="swin_dense.LoadLabelMap"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=_crop, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),
     dict(type="PackSegInputs"),
 ]
-_test_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2048, 512), keep_ratio=True),
-    dict(type="swin_dense.LoadLabelMap"),  # after Resize: compared at the original size
+    dict(type="LoadAnnotations"),  # after Resize: compared at the original size
     dict(type="PackSegInputs"),
 ]
 
@@ -31,7 +32,7 @@ train_dataloader = dict(
         type="swin_dense.ADE20K",
         data_root="data/ADEChallengeData2016",
         data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
-        pipeline=_train_pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -44,7 +45,7 @@ val_dataloader = dict(
         data_root="data/ADEChallengeData2016",
         data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
         test_mode=True,
-        pipeline=_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
@@ -52,4 +53,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="swin_dense.IoUMetric")
 test_evaluator = val_evaluator
 
-del _crop, _train_pipeline, _test_pipeline  # what a config leaves defined becomes a key of it
+del _crop  # what a config leaves defined becomes a key of it

@@ -2,8 +2,8 @@
 
 _base_ = "coco_instance.py"
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="RandomChoiceResize",
@@ -14,9 +14,7 @@ _train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 
-train_dataloader = dict(dataset=dict(pipeline=_train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 val_evaluator = dict(metric="bbox")
 test_evaluator = val_evaluator
-
-del _train_pipeline  # what a config leaves defined becomes a key of it

@@ -2,14 +2,12 @@
 
 _base_ = "coco_detection.py"
 
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="swin_dense.LoadImage"),
-            dict(type="LoadAnnotations", with_bbox=True),
-            dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-            dict(type="RandomFlip", prob=0.5),
-            dict(type="PackDetInputs"),
-        ]
-    )
-)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="Resize", scale=(1333, 800), keep_ratio=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackDetInputs"),
+]
+
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

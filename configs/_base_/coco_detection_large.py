@@ -2,15 +2,15 @@
 
 _base_ = "coco_detection.py"
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomResize", scale=[(2000, 480), (2000, 1200)], keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
-_test_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2000, 1200), keep_ratio=True),
     dict(
         type="PackDetInputs",
@@ -18,8 +18,6 @@ _test_pipeline = [
     ),
 ]
 
-train_dataloader = dict(dataset=dict(pipeline=_train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_test_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-del _train_pipeline, _test_pipeline  # what a config leaves defined becomes a key of it

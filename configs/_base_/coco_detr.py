@@ -8,8 +8,8 @@ _base_ = "coco_detection.py"
 _sides = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
 _resize = dict(type="RandomChoiceResize", scales=[(1333, side) for side in _sides], keep_ratio=True)
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomFlip", prob=0.5),
     dict(
@@ -36,7 +36,7 @@ _train_pipeline = [
 ]
 
 train_dataloader = dict(
-    dataset=dict(filter_cfg=dict(filter_empty_gt=False), pipeline=_train_pipeline)
+    dataset=dict(filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)
 )
 
-del _sides, _resize, _train_pipeline  # what a config leaves defined becomes a key of it
+del _sides, _resize  # what a config leaves defined becomes a key of it

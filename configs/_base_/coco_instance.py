@@ -2,13 +2,14 @@
 
 Classes are read from the annotation file; state train_dataloader.dataset.metainfo.classes to
 choose among them. Expected under data_root: annotations/, train2017/, val2017/.
+The commands put our readers in the place of LoadImageFromFile and of label maps' LoadAnnotations.
 """
 
 _sides = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
 _resize = dict(type="RandomChoiceResize", scales=[(1333, side) for side in _sides], keep_ratio=True)
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomFlip", prob=0.5),
     dict(
@@ -33,8 +34,8 @@ _train_pipeline = [
     ),
     dict(type="PackDetInputs"),
 ]
-_test_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
     dict(
         type="PackDetInputs",
@@ -54,7 +55,7 @@ train_dataloader = dict(
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=_train_pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -68,17 +69,16 @@ val_dataloader = dict(
         ann_file="annotations/instances_val2017.json",
         data_prefix=dict(img="val2017"),
         test_mode=True,
-        pipeline=_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type="swin_dense.CocoMetric", metric=["bbox", "segm"])
+val_evaluator = dict(
+    type="swin_dense.CocoMetric",
+    ann_file="data/coco/annotations/instances_val2017.json",
+    metric=["bbox", "segm"],
+)
 test_evaluator = val_evaluator
 
-del (
-    _sides,
-    _resize,
-    _train_pipeline,
-    _test_pipeline,
-)  # what a config leaves defined becomes a key of it
+del _sides, _resize  # what a config leaves defined becomes a key of it

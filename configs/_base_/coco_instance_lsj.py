@@ -7,19 +7,21 @@ _base_ = "coco_instance.py"
 
 _side = (1024, 1024)
 
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="RandomResize", scale=_side, ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=_side, recompute_bbox=True, allow_negative_crop=True),
+    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True),
+    dict(type="Pad", size=_side, pad_val=dict(img=128, masks=0, seg=255)),
+    dict(type="PackDetInputs"),
+]
+
 train_dataloader = dict(
     sampler=dict(type="InfiniteSampler"),
     dataset=dict(
-        pipeline=[
-            dict(type="swin_dense.LoadImage"),
-            dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-            dict(type="RandomFlip", prob=0.5),
-            dict(type="RandomResize", scale=_side, ratio_range=(0.1, 2.0), keep_ratio=True),
-            dict(type="RandomCrop", crop_size=_side, recompute_bbox=True, allow_negative_crop=True),
-            dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True),
-            dict(type="Pad", size=_side, pad_val=dict(img=128, masks=0, seg=255)),
-            dict(type="PackDetInputs"),
-        ]
+        pipeline=train_pipeline,
     ),
 )
 

@@ -3,12 +3,13 @@
 (arXiv 2112.01527, section 4.2.) Things that a crop leaves without a pixel are not asked for.
 Classes are read from the annotation file. Expected under data_root: annotations/, with
 panoptic_{train,val}2017.json and the folders of PNGs of the same names, train2017/, val2017/.
+The commands put our readers in the place of LoadImageFromFile and of label maps' LoadAnnotations.
 """
 
 _side = (1024, 1024)
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="swin_dense.LoadSegments"),
     dict(type="RandomFlip", prob=0.5),
     dict(type="RandomResize", scale=_side, ratio_range=(0.1, 2.0), keep_ratio=True),
@@ -19,8 +20,8 @@ _train_pipeline = [
     dict(type="Pad", size=_side, pad_val=dict(img=128, masks=0, seg=255)),
     dict(type="PackDetInputs"),
 ]
-_test_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
     dict(
         type="PackDetInputs",
@@ -47,7 +48,7 @@ train_dataloader = dict(
         ann_file="annotations/panoptic_train2017.json",
         data_prefix=dict(img="train2017", seg="annotations/panoptic_train2017"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=_train_pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -61,7 +62,7 @@ val_dataloader = dict(
         ann_file="annotations/panoptic_val2017.json",
         data_prefix=dict(img="val2017", seg="annotations/panoptic_val2017"),
         test_mode=True,
-        pipeline=_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
@@ -69,4 +70,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="swin_dense.PanopticMetric")
 test_evaluator = val_evaluator
 
-del _side, _train_pipeline, _test_pipeline  # what a config leaves defined becomes a key of it
+del _side  # what a config leaves defined becomes a key of it

@@ -1,6 +1,7 @@
 """What detectors of all heads begin with: mmdet's scope, and images normed as for ImageNet."""
 
 default_scope = "mmdet"
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 model = dict(
     data_preprocessor=dict(

@@ -1,10 +1,12 @@
 """Mask2Former for label maps (arXiv 2112.01527): one mask for each class in the image.
 
-Left open: model.backbone. num_classes, and the size that images are padded to in training, follow
-the data.
+Left open: model.backbone with the channels that heads take from it, and data_preprocessor.size, to
+which images are padded in training: the crop of the data. The commands let the size, where it is
+open, and num_classes follow the data.
 """
 
 default_scope = "mmseg"
+visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 _positions = dict(num_feats=128, normalize=True)
 _attention = dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True)

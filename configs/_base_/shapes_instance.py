@@ -1,17 +1,18 @@
 """The built-in shapes as instances, at their own size (208x160), flipped.
 
 The commands write the set when it is missing, see swin_dense/datasets/shapes.py.
+The commands put our readers in the place of LoadImageFromFile and of label maps' LoadAnnotations.
 """
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomChoiceResize", scales=[(208, 160)], keep_ratio=True),
     dict(type="RandomFlip", prob=0.5, direction=["horizontal", "vertical"]),
     dict(type="PackDetInputs"),
 ]
-_test_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(208, 160), keep_ratio=True),
     dict(
         type="PackDetInputs",
@@ -32,7 +33,7 @@ train_dataloader = dict(
         ann_file="annotations/instances_train.json",
         data_prefix=dict(img="images/train"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=_train_pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -46,12 +47,14 @@ val_dataloader = dict(
         ann_file="annotations/instances_val.json",
         data_prefix=dict(img="images/val"),
         test_mode=True,
-        pipeline=_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type="swin_dense.CocoMetric", metric=["bbox", "segm"])
+val_evaluator = dict(
+    type="swin_dense.CocoMetric",
+    ann_file="data/shapes/annotations/instances_val.json",
+    metric=["bbox", "segm"],
+)
 test_evaluator = val_evaluator
-
-del _train_pipeline, _test_pipeline  # what a config leaves defined becomes a key of it

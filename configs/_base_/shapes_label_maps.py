@@ -1,22 +1,23 @@
 """The built-in shapes as label maps, at their own size (208x160), flipped.
 
 The commands write the set when it is missing, see swin_dense/datasets/shapes.py.
+The commands put our readers in the place of LoadImageFromFile and of label maps' LoadAnnotations.
 """
 
 _crop = (160, 160)
 
-_train_pipeline = [
-    dict(type="swin_dense.LoadImage"),
-    dict(type="swin_dense.LoadLabelMap"),
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=(208, 160), ratio_range=(0.9, 1.2), keep_ratio=True),
     dict(type="RandomCrop", crop_size=_crop, cat_max_ratio=0.9),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
-_test_pipeline = [
-    dict(type="swin_dense.LoadImage"),
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(208, 160), keep_ratio=True),
-    dict(type="swin_dense.LoadLabelMap"),  # after Resize: compared at the original size
+    dict(type="LoadAnnotations"),  # after Resize: compared at the original size
     dict(type="PackSegInputs"),
 ]
 
@@ -34,7 +35,7 @@ train_dataloader = dict(
     dataset=dict(
         **_dataset,
         data_prefix=dict(img_path="images/train", seg_map_path="label_maps/train"),
-        pipeline=_train_pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -46,7 +47,7 @@ val_dataloader = dict(
         **_dataset,
         data_prefix=dict(img_path="images/val", seg_map_path="label_maps/val"),
         test_mode=True,
-        pipeline=_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
@@ -54,4 +55,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="swin_dense.IoUMetric")
 test_evaluator = val_evaluator
 
-del _crop, _dataset, _train_pipeline, _test_pipeline  # else they become keys of the config
+del _crop, _dataset  # else they become keys of the config

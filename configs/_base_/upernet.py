@@ -1,10 +1,12 @@
 """UPerNet with an auxiliary FCN head on the third stage (arXiv 1807.10221).
 
-Left open: model.backbone. num_classes, and the size that images are padded to in training, follow
-the data.
+Left open: model.backbone with the channels that heads take from it, and data_preprocessor.size, to
+which images are padded in training: the crop of the data. The commands let the size, where it is
+open, and num_classes follow the data.
 """
 
 default_scope = "mmseg"
+visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 _head = dict(
     dropout_ratio=0.1,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmdet.datasets import BaseDetDataset, CocoDataset
-from mmseg.datasets import ADE20KDataset, BaseSegDataset
+from mmseg.datasets import ADE20KDataset, BaseSegDataset, LoadAnnotations
 
 from swin_dense.datasets import coco_layout, coco_panoptic, label_maps
 from swin_dense.errors import InputError
@@ -18,8 +18,8 @@ from swin_dense.registry import DATASETS
 class CocoInstances(CocoDataset):
     """A COCO-format instance set. Without metainfo.classes, the classes are the file's.
 
-    `data_prefix.seg`, where there is one, is a folder of label maps of things and stuff, read by
-    LoadLabelMap.
+    `data_prefix.seg`, where there is one, is a folder of label maps of things and stuff: the class
+    is the value. LoadLabelMap reads them, or mmdet's LoadAnnotations(with_seg=True).
 
     Args:
         semantic_classes: how many values these maps have, from 0; 255 is never judged.
@@ -65,7 +65,7 @@ class CocoPanoptic(BaseDetDataset):
         )
 
     def filter_data(self) -> list[dict]:
-        """In training, images of at least filter_cfg.min_size with a segment to learn."""
+        """Keep, in training, images of at least filter_cfg.min_size with a segment to learn."""
         if self.test_mode or not self.filter_cfg:
             return self.data_list
         least = self.filter_cfg.get("min_size", 0)
@@ -80,6 +80,9 @@ class CocoPanoptic(BaseDetDataset):
 @DATASETS.register_module()
 class LabelMaps(BaseSegDataset):
     """Images beside label maps of the same name; value `first_value` is the first class.
+
+    LoadLabelMap reads every table. mmseg's own LoadAnnotations is told it as `reduce_zero_label` or
+    `label_map`, and knows 8 bits.
 
     Args:
         metainfo: holds "classes", the names in the order of their values.
@@ -105,19 +108,46 @@ class LabelMaps(BaseSegDataset):
         self.label_table = label_maps.LabelTable(
             tuple(names), first_value=first_value, ignore=tuple(ignore)
         )
-        super().__init__(metainfo=metainfo, **kwargs)
+        # mmseg's words for the table of ADE20K: 0 is no class, the others count from 1.
+        reduced = (
+            first_value == 1
+            and {0} <= set(ignore) <= {0, label_maps.IGNORE}
+            and label_maps.IGNORE not in self.label_table.raw_to_index
+        )
+        super().__init__(metainfo=metainfo, reduce_zero_label=reduced, **kwargs)
+        self._require_8_bits()
+
+    def _require_8_bits(self) -> None:
+        largest = max([*self.label_table.raw_to_index, *self.label_table.ignore])
+        by_mmseg = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
+        if by_mmseg and largest > label_maps.IGNORE:
+            raise InputError(
+                f"label maps: value {largest} needs more than 8 bits, and mmseg's LoadAnnotations "
+                "reads 8. Put dict(type='swin_dense.LoadLabelMap') in its place."
+            )
+
+    def _moved_values(self) -> dict[int, int]:
+        """Return raw value -> index where they differ, as mmseg's LoadAnnotations applies it.
+
+        A value that the table lacks must not become a class: it gets an index that none has.
+        """
+        index_of, count = self.label_table.raw_to_index, len(self.label_table.classes)
+        known = index_of | dict.fromkeys(self.label_table.ignore, label_maps.IGNORE)
+        known |= {raw: label_maps.MOST_CLASSES - 1 for raw in range(count) if raw not in known}
+        return {raw: index for raw, index in known.items() if raw != index}
 
     def load_data_list(self) -> list[dict]:
-        """Pairs by name, any image suffix; mmseg's own listing knows one suffix only."""
+        """Pair files by name, with any image suffix; mmseg's own listing knows one suffix only."""
         pairs = label_maps.pair_files(
             self.data_prefix["img_path"], self.data_prefix["seg_map_path"]
         )
+        moved = None if self.reduce_zero_label else self._moved_values() or None
         return [
             {
                 "img_path": str(image),
                 "seg_map_path": str(labels),
-                "label_map": None,
-                "reduce_zero_label": False,
+                "label_map": moved,
+                "reduce_zero_label": self.reduce_zero_label,
                 "seg_fields": [],
             }
             for image, labels in pairs
@@ -138,6 +168,6 @@ class ADE20K(LabelMaps):
 
 
 def location(dataset: dict[str, Any], key: str) -> Path:
-    """Absolute place of `ann_file`, or of an entry of `data_prefix`, of a dataset config."""
+    """Return the place of `ann_file`, or of an entry of `data_prefix`, of a dataset config."""
     relative = dataset[key] if key in dataset else dataset["data_prefix"][key]
     return Path(dataset.get("data_root") or "") / relative

@@ -1,4 +1,4 @@
-"""bfloat16 training on every device; mmengine's own wrapper asks for a GPU."""
+"""Train in bfloat16 on every device; mmengine's own wrapper asks for a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,17 @@ from contextlib import contextmanager
 import torch
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
+
+from swin_dense.registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module()
 class Bfloat16OptimWrapper(OptimWrapper):
-    """Forward passes under bfloat16 autocast. Its range is float32's: no loss scaling."""
+    """Compute forward passes under bfloat16 autocast, without loss scaling.
+
+    Its range is that of float32.
+    """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

@@ -17,6 +17,7 @@ from swin_dense.errors import InputError, nearest
 from swin_dense.openmmlab.data.metrics import table_name
 from swin_dense.openmmlab.engine import trained
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare
+from swin_dense.openmmlab.settings import readers
 from swin_dense.openmmlab.settings.config import building
 
 _RUNS = itertools.count()
@@ -78,7 +79,7 @@ def use_amp(config: Config, kind: str) -> None:
             raise InputError("--amp fp16 needs a GPU, this machine has none. Use --amp bf16.")
         config.optim_wrapper.update(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
     else:
-        config.optim_wrapper.type = "Bfloat16OptimWrapper"
+        config.optim_wrapper.type = "swin_dense.Bfloat16OptimWrapper"
 
 
 def train(config: Config, pretrained: str | None = None, say: Any = print) -> Path:
@@ -149,6 +150,7 @@ def _require_optimizer(config: Config) -> None:
 def _runner(config: Config) -> DenseRunner:
     """mmengine keeps one log and one record for each name: two runs must not share one."""
     stem = Path(config.filename).stem if config.filename else "run"
+    readers.name_pipelines(config)
     config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
     return DenseRunner.from_cfg(config)
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import master_only
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
-from mmengine.registry import RUNNERS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
-from swin_dense.checkpoints import ledger
+from swin_dense.checkpoints import files, ledger
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import weights
+from swin_dense.openmmlab.settings import readers
+from swin_dense.registry import RUNNERS
 
 WARM_UP_SHARE = 0.1  # of the run; the papers' are 0.2 to 1 % of theirs
 
@@ -33,8 +36,9 @@ def _short(rate: float) -> str:
 
 
 def _concerns_the_user(record: logging.LogRecord) -> bool:
-    """mmengine's checkpoint hook warns of mmengine's own old names."""
-    return not record.getMessage().startswith(('"FileClient"', '"HardDiskBackend"'))
+    """Leave out mmengine's warnings of its own old names, and that mmseg's metric has no prefix."""
+    others = ('"FileClient"', '"HardDiskBackend"', "The prefix is not set in metric class")
+    return not record.getMessage().startswith(others)
 
 
 @RUNNERS.register_module()
@@ -63,6 +67,20 @@ class DenseRunner(Runner):
             if type(handler) is logging.StreamHandler and self.rank == 0:
                 handler.setLevel(level)
                 handler.addFilter(_concerns_the_user)
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        """Build a loader whose pipeline reads files by our readers, see `settings.readers`."""
+        return Runner.build_dataloader(readers.with_ours(dataloader), *args, **kwargs)
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Write a local file beside its place and move it there when it is complete."""
+        if "://" in out_dir or kwargs.get("backend_args") or kwargs.get("file_client_args"):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        with files.replaced(Path(out_dir) / filename) as temporary:
+            super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Join the process group over gloo where there is no GPU; mmengine would ask for one."""

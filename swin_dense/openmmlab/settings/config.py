@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 from swin_dense.config_files import find_config
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab.settings import channels, image_sizes, save_best
+from swin_dense.openmmlab.settings import channels, image_sizes, readers, save_best
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
 SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
@@ -74,6 +74,7 @@ def complete(config: Config, path: str | Path, options: Mapping[str, Any] | None
         InputError: as for `load`; `path` is what messages call it.
     """
     check_sections(config, path)
+    readers.check_pipelines(config, path)
     if options:
         check_options(config, options)
         config.merge_from_dict(dict(options))

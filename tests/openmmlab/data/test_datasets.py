@@ -134,8 +134,8 @@ def test_every_item_carries_the_table(pairs):
     raw = np.array([[0, 1, 6, 9]])
     for item in dataset:
         assert item["label_table"].lookup(raw).tolist() == [[IGNORE, 0, 5, IGNORE]]
-        assert item["reduce_zero_label"] is False  # the table has done it
-        assert item["label_map"] is None
+        assert item["reduce_zero_label"] is False  # mmseg's reader is told the table, too
+        assert item["label_map"] == {1: 0, 2: 1, 3: 2, 4: 3, 5: 4, 6: 5, 0: IGNORE, 9: IGNORE}
         assert item["seg_fields"] == []
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,14 +54,29 @@ class Rates(Hook):
 
 
 def rates(folder, schedule, iterations=None, epochs=None, accumulated=1, batch=1, recipe=None):
-    """Learning rates of a run; an epoch is 7 iterations."""
-    model, hook = Line(), Rates()
+    """Return the learning rates of a run; an epoch is 7 iterations."""
+    hook = Rates()
+    line(folder, schedule, iterations, epochs, accumulated, batch, recipe, [hook]).train()
+    return hook.seen
+
+
+def line(
+    folder,
+    schedule=None,
+    iterations=None,
+    epochs=None,
+    accumulated=1,
+    batch=1,
+    recipe=None,
+    hooks=(),
+):
+    model = Line()
     loop = (
         dict(type="EpochBasedTrainLoop", max_epochs=epochs)
         if epochs
         else dict(type="IterBasedTrainLoop", max_iters=iterations)
     )
-    runner = DenseRunner(
+    return DenseRunner(
         model=model,
         work_dir=str(folder),
         # mmengine's loop by iterations sleeps two seconds whenever a loader comes to its end
@@ -74,11 +91,9 @@ def rates(folder, schedule, iterations=None, epochs=None, accumulated=1, batch=1
         param_scheduler=schedule,
         auto_scale_lr=recipe,
         default_hooks=dict(checkpoint=None, logger=None, timer=None),
-        custom_hooks=[hook],
+        custom_hooks=list(hooks),
         experiment_name=f"rates_{next(NUMBERS)}",
     )
-    runner.train()
-    return hook.seen
 
 
 def warm_up(end):
@@ -258,3 +273,59 @@ def test_the_rate_stays_when_asked_to(tmp_path, capfd):
 def test_a_config_without_a_recipe_s_batch_keeps_its_rate(tmp_path, capfd):
     assert set(rates(tmp_path, [], 5, batch=3)) == {BASE}
     assert "learning rate" not in "".join(capfd.readouterr())
+
+
+# Checkpoints are written whole or not at all.
+
+
+@pytest.fixture
+def finished(tmp_path):
+    runner = line(tmp_path / "run", iterations=1)
+    runner.train()
+    return runner
+
+
+def half_of(end):
+    """Stands in for mmengine's writer: half a file, then the end."""
+
+    def save(checkpoint, path, **_):
+        Path(path).write_bytes(b"half")
+        end()
+
+    return save
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
+def test_an_interrupted_save_leaves_the_old_file(finished, tmp_path, monkeypatch, error):
+    def end():
+        raise error("in the middle")
+
+    out = tmp_path / "out"
+    finished.save_checkpoint(str(out), "epoch_1.pth")
+    before = (out / "epoch_1.pth").read_bytes()
+    assert torch.load(out / "epoch_1.pth", weights_only=False)["state_dict"]["weight"].shape == (1,)
+    monkeypatch.setattr("mmengine.runner.runner.save_checkpoint", half_of(end))
+    for name in ("epoch_1.pth", "epoch_2.pth"):
+        with pytest.raises(error):
+            finished.save_checkpoint(str(out), name)
+    assert [p.name for p in out.iterdir()] == ["epoch_1.pth"]
+    assert (out / "epoch_1.pth").read_bytes() == before
+
+
+def test_a_killed_save_leaves_no_file_of_that_name(finished, tmp_path, monkeypatch):
+    """The process ends in the middle of writing, without a chance to tidy up."""
+    monkeypatch.setattr("mmengine.runner.runner.save_checkpoint", half_of(lambda: os._exit(9)))
+    child = os.fork()
+    if child == 0:
+        finished.save_checkpoint(str(tmp_path / "out"), "epoch_1.pth")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert not list((tmp_path / "out").glob("*.pth"))  # what is left looks like no checkpoint
+
+
+def test_a_checkpoint_is_an_ordinary_file(finished, tmp_path):
+    finished.save_checkpoint(str(tmp_path / "new/deep"), "epoch_1.pth")
+    mask = os.umask(0o22)
+    os.umask(mask)
+    assert (tmp_path / "new/deep/epoch_1.pth").stat().st_mode & 0o777 == 0o666 & ~mask
