@@ -8,6 +8,8 @@ torch and OpenMMLab are imported when one of these names is first used.
 
 from typing import TYPE_CHECKING
 
+from swin_dense import mmcv_stand_in  # noqa: F401  (mmcv finds its ops from here on)
+
 __version__ = "0.1.0"
 __all__ = ["Instances", "LabelMap", "Predictor", "Segments", "load"]
 

@@ -9,6 +9,7 @@ import locale
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
         parser.prog = prog or parser.prog
         accept_any_text()
         options = parser.parse_args(arguments)
+        ignore_what_they_mean()
         try:
             require_home()
             return body(options) or 0
@@ -76,6 +78,19 @@ def require_home() -> None:
             "this user has no home folder, where libraries keep settings and downloads. Set HOME "
             "to a folder that may be written to, as in HOME=/tmp."
         ) from error
+
+
+def ignore_what_they_mean() -> None:
+    """Leave out warnings of mmcv, mmdet and mmseg about what their own models and recipes do."""
+    for start in (
+        "Default ``avg_non_ignore`` is False",  # mmseg at every start; the recipes mean it
+        "DeprecationWarning: `num_anchors`",  # mmdet's own ATSSHead and DyHead
+        "In MMCV v1.4.4",
+        "torch.meshgrid: in an",
+    ):
+        warnings.filterwarnings("ignore", message=start)
+    # mmdet's mask heads copy a tensor (of HTC) as they would copy an array.
+    warnings.filterwarnings("ignore", message="To copy construct from a tensor", module=r"mmdet\.")
 
 
 def first_process() -> bool:

@@ -44,7 +44,7 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Adds to the last three tensors."""
+    """Add to the last three tensors."""
     dtype = reference.sum_dtype(value.dtype)
     found = torch.ops.swin_dense.ms_deform_attn_backward(
         grad_output, value, spatial_shapes, sampling_loc.to(dtype), attn_weight.to(dtype)
@@ -74,7 +74,7 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Writes `output`."""
+    """Write `output`."""
     _require_groups(offset, weight, deformable_group)
     geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
     with torch.autocast(input.device.type, enabled=False):  # mmcv has chosen the dtype
@@ -101,7 +101,7 @@ def deform_conv_backward_input(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Adds to `grad_input` and `grad_offset`."""
+    """Add to `grad_input` and `grad_offset`."""
     geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
     found = _deform_conv_backward(grad_output, input, offset, None, weight, geometry, (True, False))
     grad_input += found[0]
@@ -128,7 +128,7 @@ def deform_conv_backward_parameters(
     scale: float,
     im2col_step: int,
 ) -> None:
-    """Adds to `grad_weight`, times `scale`."""
+    """Add to `grad_weight`, times `scale`."""
     geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
     weight = grad_weight  # only its shape matters here
     found = _deform_conv_backward(grad_output, input, offset, None, weight, geometry, (False, True))
@@ -156,7 +156,7 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Writes `output`."""
+    """Write `output`."""
     geometry = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w))
     _require_groups(offset, weight, deformable_group)
     offset, mask = (_of_output(x, output) for x in (offset, mask))
@@ -193,7 +193,7 @@ def modulated_deform_conv_backward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Adds to the gradients but `grad_output`."""
+    """Add to the gradients but `grad_output`."""
     geometry = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w))
     offset, mask = (_of_output(x, grad_output) for x in (offset, mask))
     found = _deform_conv_backward(grad_output, input, offset, mask, weight, geometry, (True, True))
@@ -208,7 +208,7 @@ def modulated_deform_conv_backward(
 
 
 def _require_groups(offset: Tensor, weight: Tensor, groups: int) -> None:
-    """Our op counts the deformable groups by the channels of the offset; mmcv is told them."""
+    """Refuse an offset for another number of groups: our op counts them by its channels."""
     kernel = weight.shape[2] * weight.shape[3]
     if offset.shape[1] != groups * kernel * 2:
         raise ValueError(
@@ -219,7 +219,7 @@ def _require_groups(offset: Tensor, weight: Tensor, groups: int) -> None:
 
 
 def _of_output(x: Tensor, output: Tensor) -> Tensor:
-    """An offset or a mask as mmcv's kernels read it.
+    """Return an offset or a mask as mmcv's kernels read it.
 
     They take it for a map of the output's size whatever its own, image by image. mmdet's DyHead
     gives one of the finer level to a convolution over the coarser, so that there the numbers are
@@ -248,7 +248,7 @@ def _deform_conv_backward(
     geometry: tuple[tuple[int, int], ...],
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, ...]:
-    """The gradients of input, offset, mask and weight, each in the shape of its tensor."""
+    """Return the gradients of input, offset, mask and weight, each in the shape of its tensor."""
     kernel, exact = weight.shape[2] * weight.shape[3], reference.sum_dtype(input.dtype)
     places = offset.to(exact).unflatten(1, (-1, kernel, 2)).contiguous()
     factors = None if mask is None else mask.to(exact).unflatten(1, (-1, kernel)).contiguous()

@@ -1,16 +1,12 @@
-"""Stands in for `mmcv._ext`, the compiled part of mmcv, where mmcv was installed without it.
+"""Stand in for `mmcv._ext`, the compiled part of mmcv, where mmcv was installed without it.
 
 mmcv asks for some 110 functions when it is imported. Those that the models of our configs call are
 here, under mmcv's names and orders of arguments, on the ops of this package. Every other name is a
-function that says what is missing when it is called; docs/ops.md lists them all. A compiled mmcv
-always wins.
+function that says what is missing when it is called; docs/ops.md lists them all. mmcv finds this
+module through swin_dense/mmcv_stand_in.py.
 """
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from importlib.machinery import PathFinder
 from typing import NoReturn
 
 import torch
@@ -18,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swin_dense import ops
-from swin_dense.mmcv_ops import deform
 from swin_dense.mmcv_ops.deform import (  # noqa: F401  (mmcv asks this module for them)
     deform_conv_backward_input,
     deform_conv_backward_parameters,
@@ -30,41 +25,8 @@ from swin_dense.mmcv_ops.deform import (  # noqa: F401  (mmcv asks this module f
 )
 from swin_dense.ops import reference
 
-_NAME = "mmcv._ext"
 _POOL_MODES = ("max", "avg")
 _SOFT_NMS_METHODS = ("naive", "linear", "gaussian")
-
-
-def install() -> bool:
-    """Be `mmcv._ext` for everything imported from now on, unless mmcv has its own.
-
-    Returns:
-        whether mmcv's ops now come from here.
-    """
-    present = sys.modules.get(_NAME)
-    if present is not None:
-        return present is sys.modules[__name__]
-    mmcv = importlib.util.find_spec("mmcv")  # looks for the folder, imports nothing
-    if mmcv is None or PathFinder.find_spec(_NAME, mmcv.submodule_search_locations) is not None:
-        return False
-    # The spec of this module serves the other name: mmcv only asks whether there is one.
-    sys.modules[_NAME] = sys.modules[__name__]
-    return True
-
-
-def replace_attention() -> None:
-    """Have mmcv's MultiScaleDeformableAttention call our op on every device and in every dtype.
-
-    It calls a compiled op on CUDA, for which it rounds the locations to the dtype of the maps and
-    which knows no bfloat16, and else a function of its own. Now it always calls that function, and
-    that is ours. Nothing changes where mmcv has its own compiled ops.
-    """
-    if sys.modules.get(_NAME) is not sys.modules[__name__]:
-        return
-    names = vars(importlib.import_module("mmcv.ops.multi_scale_deform_attn"))
-    names["IS_CUDA_AVAILABLE"] = False
-    names.setdefault("published", names["multi_scale_deformable_attn_pytorch"])
-    names["multi_scale_deformable_attn_pytorch"] = deform.multi_scale_deformable_attn
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -81,7 +43,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Writes (K, 5) into the first rows of `dets`, returns the K places in `boxes`.
+    """Write (K, 5) into the first rows of `dets`, return the K places in `boxes`.
 
     mmcv's own keeps the first box even if its score is below `min_score`; this one does not.
     """
@@ -93,7 +55,7 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """(N, 5) -> groups of places: a kept box, then those it suppresses, by decreasing score.
+    """Return groups of places in (N, 5): a kept box, then those it suppresses, by falling score.
 
     Unlike in `nms`, an overlap equal to the threshold suppresses.
     """
@@ -121,7 +83,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Writes `output`, and the places of the maxima in pool mode 0."""
+    """Write `output`, and the places of the maxima in pool mode 0."""
     found = ops.roi_align_with_argmax(
         input,
         rois,
@@ -149,7 +111,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Adds to `grad_input`."""
+    """Add to `grad_input`."""
     dtype = reference.sum_dtype(grad_output.dtype)
     grad_input += torch.ops.swin_dense.roi_align_backward(
         grad_output,
@@ -167,7 +129,7 @@ def roi_align_backward(
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes (N, classes); the target `classes` is the background."""
+    """Write (N, classes); the target `classes` is the background."""
     own, share, p = _focal_parts(input, target, weight, alpha)
     hit = -((1 - p) ** gamma) * F.logsigmoid(input.to(p.dtype))
     miss = -(p**gamma) * F.logsigmoid(-input.to(p.dtype))
@@ -177,7 +139,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes the derivative of each loss by its logit."""
+    """Write the derivative of each loss by its logit."""
     own, share, p = _focal_parts(input, target, weight, alpha)
     logits = input.to(p.dtype)
     hit = (1 - p) ** gamma * (gamma * p * F.logsigmoid(logits) - (1 - p))
@@ -188,7 +150,7 @@ def sigmoid_focal_loss_backward(
 def _focal_parts(
     input: Tensor, target: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether a class is the target's, what its loss is multiplied with, its probability."""
+    """Return three (N, classes): own class or not, factor of the loss, probability."""
     classes = input.shape[1]
     own = target[:, None] == torch.arange(classes, device=input.device)
     p = input.to(reference.sum_dtype(input.dtype)).sigmoid()

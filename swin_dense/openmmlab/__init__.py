@@ -1,7 +1,7 @@
 """The only room that imports mmcv, mmdet or mmseg.
 
-Importing it first puts our ops in place of a missing compiled `mmcv._ext`, so that everything
-after it, ours and theirs, imports mmcv as if it had been built.
+Importing it registers what configs name under "swin_dense.", and calls `install`, whose docstring
+lists all that changes in other packages.
 """
 
 import contextlib
@@ -9,27 +9,24 @@ import importlib
 import io
 import warnings
 
-from swin_dense.mmcv_ops import ext
+from swin_dense import mmcv_stand_in
 
-ext.install()
+mmcv_stand_in.require_in_time()
 
 # Imported here once, quietly: they print and warn about optional packages nobody asked for.
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    before = list(warnings.filters)
     for package in ("mmdet", "mmseg"):
         for room in ("datasets", "evaluation", "models"):
             importlib.import_module(f"{package}.{room}")
-ext.replace_attention()
-# mmseg says so at every start; the papers' recipes mean what it warns of.
-warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
-# mmdet and mmcv warn of what their own ATSSHead, DyHead and transformers do.
-for theirs in ("DeprecationWarning: `num_anchors`", "In MMCV v1.4.4", "torch.meshgrid: in an"):
-    warnings.filterwarnings("ignore", message=theirs)
-# mmdet's mask heads copy a tensor (of HTC) as they would copy an array.
-warnings.filterwarnings("ignore", message="To copy construct from a tensor", module=r"mmdet\.")
+    added = [row for row in warnings.filters if row not in before]
+for action, message, category, module, line in reversed(added):  # as if imported without us
+    texts = [getattr(text, "pattern", "") for text in (message, module)]
+    warnings.filterwarnings(action, texts[0], category, texts[1], line)  # type: ignore[arg-type]
 
-# What registers itself, or takes the place of something in mmengine, does so now.
-for module in (
+# What registers itself in our registries does so now.
+for name in (
     "models.bifpn",
     "models.float32",
     "models.global_attention",
@@ -43,6 +40,9 @@ for module in (
     "engine.hooks",
     "engine.layer_decay",
     "engine.runner",
-    "engine.weights",
 ):
-    importlib.import_module(f"{__name__}.{module}")
+    importlib.import_module(f"{__name__}.{name}")
+
+from swin_dense.openmmlab.install import install  # noqa: E402  (needs the modules above)
+
+install()

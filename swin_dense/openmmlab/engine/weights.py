@@ -1,9 +1,4 @@
-"""Every way of weights into a model: read safely, recognised, accounted for, refused if too few.
-
-Importing this module puts it in place of mmengine's loaders, which fall back to unpickling a file
-they cannot read safely and log what they did not load, of `init_cfg=dict(type="Pretrained", ...)`,
-and of its local writer, which leaves half a file when interrupted.
-"""
+"""Every way of weights into a model: read safely, recognised, accounted for, refused if too few."""
 
 import copy
 import json
@@ -11,14 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.fileio import register_backend
-from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit, update_init_info
-from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, init_default_scope
-from mmengine.runner import checkpoint as theirs
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
@@ -53,36 +44,6 @@ def read(source: str, map_location: Any = None) -> Checkpoint:
             f"checkpoint: there is no file {source} and no weights of that name.{hint}"
         )
     return files.read(path, map_location or "cpu", source=source)
-
-
-@CheckpointLoader.register_scheme(prefixes=("", "http://", "https://", "hf://"), force=True)
-def load_from_local(filename: str, map_location: Any = None) -> Checkpoint:
-    """mmengine's door to local files and addresses; the name is what its log prints."""
-    return read(filename, map_location)
-
-
-def _addressed(filename: str, map_location: Any = None, **_: Any) -> Checkpoint:
-    """What torchvision://, open-mmlab:// and mmcls:// come down to."""
-    return read(filename, map_location)
-
-
-def _tensors_alone(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
-    """What the schemes of private stores come down to."""
-    return torch.load(file, map_location=map_location, weights_only=True)
-
-
-theirs.load_from_http = _addressed
-theirs._safe_torch_load = _tensors_alone
-theirs._process_mmcls_checkpoint = lambda checkpoint: checkpoint  # the backbone is found anyway
-
-
-@register_backend("local", prefixes="", force=True)
-class WholeFileBackend(LocalBackend):
-    """A local file is written beside its place and moved there when complete."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        with files.replaced(Path(filepath)) as temporary:
-            temporary.write_bytes(obj)
 
 
 def load(
@@ -147,7 +108,6 @@ def write_record(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         temporary.write_text(json.dumps(records, indent=1) + "\n")
 
 
-@WEIGHT_INITIALIZERS.register_module(name="Pretrained", force=True)
 class Pretrained(PretrainedInit):
     """init_cfg=dict(type="Pretrained", checkpoint=...), for any module.
 

@@ -1,131 +1,22 @@
 """Weight files: no code runs, no half file is left, and what does not fit is told or refused."""
 
 import copy
-import os
-import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
-from mmengine.fileio import get_file_backend
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint, save_checkpoint
-from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint
 from torch import nn
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.backbones.swin import Swin
-from swin_dense.errors import InputError, MissingInputError
+from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import weights
 from swin_dense.openmmlab.settings import classes
 from swin_dense.openmmlab.settings import config as configs
 
 ADVICE = "Ask the sender."
-
-
-class Hostile:
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return (open, (str(self.canary), "w"))
-
-
-def loaded_into_a_model(path):
-    return load_checkpoint(nn.Linear(1, 1), path)
-
-
-@pytest.mark.parametrize(
-    "door", [CheckpointLoader.load_checkpoint, _load_checkpoint, loaded_into_a_model]
-)
-@pytest.mark.parametrize("form", ["archive", "legacy", "pickle"])
-def test_mmengine_no_longer_unpickles(tmp_path, door, form):
-    canary, path = tmp_path / "canary", tmp_path / "hostile.pth"
-    content = {"state_dict": {"weight": torch.ones(1, 1)}, "meta": Hostile(canary)}
-    if form == "pickle":
-        path.write_bytes(pickle.dumps(Hostile(canary)))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=form == "archive")
-    with pytest.raises(InputError, match=r"hostile\.pth"):
-        door(str(path))
-    assert not canary.exists()
-
-
-def test_the_canary_would_sing(tmp_path):
-    """Else the test above proves nothing."""
-    pickle.loads(pickle.dumps(Hostile(tmp_path / "canary"))).close()
-    assert (tmp_path / "canary").exists()
-
-
-def test_a_plain_checkpoint_is_still_read(tmp_path):
-    path = tmp_path / "plain.pth"
-    torch.save({"state_dict": {"weight": torch.full((2, 3), 5.0)}, "meta": {"epoch": 4}}, path)
-    found = CheckpointLoader.load_checkpoint(str(path), "cpu")
-    assert torch.equal(found["state_dict"]["weight"], torch.full((2, 3), 5.0))
-    assert found["meta"] == {"epoch": 4}
-    with pytest.raises(MissingInputError, match=r"Did you mean 'plain\.pth'"):
-        CheckpointLoader.load_checkpoint(str(tmp_path / "plane.pth"), "cpu")
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
-def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch, error):
-    path = tmp_path / "epoch_1.pth"
-    save_checkpoint({"state_dict": {"a": torch.ones(7)}}, str(path))
-    before = path.read_bytes()
-    whole = Path.write_bytes
-
-    def half(self, data):
-        whole(self, data[: len(data) // 2])
-        raise error("in the middle")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    for target in (path, tmp_path / "epoch_2.pth"):
-        with pytest.raises(error):
-            save_checkpoint({"state_dict": {"a": torch.zeros(7)}}, str(target))
-    assert [p.name for p in tmp_path.iterdir()] == ["epoch_1.pth"]
-    assert path.read_bytes() == before
-
-
-def test_a_killed_save_leaves_no_file_of_that_name(tmp_path):
-    """The process ends in the middle of writing, without a chance to tidy up."""
-    path = tmp_path / "epoch_1.pth"
-    program = (
-        "import os, pathlib, sys\n"
-        "import swin_dense.openmmlab\n"
-        "from mmengine.fileio import get_file_backend\n"
-        "whole = pathlib.Path.write_bytes\n"
-        "def half(self, data):\n"
-        "    whole(self, data[:5])\n"
-        "    os._exit(9)\n"
-        "pathlib.Path.write_bytes = half\n"
-        "get_file_backend(sys.argv[1]).put(b'0123456789', sys.argv[1])\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], env=environment, capture_output=True
-    )
-    assert done.returncode == 9, done.stderr
-    assert not path.exists()
-    assert not list(tmp_path.glob("*.pth"))  # what is left does not look like a checkpoint
-
-
-def test_writing_makes_folders_and_an_ordinary_file(tmp_path):
-    path = tmp_path / "new/deep.bin"
-    backend = get_file_backend(str(path))
-    assert isinstance(backend, weights.WholeFileBackend)
-    backend.put(b"abc", path)
-    assert backend.get(path) == b"abc"
-    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
-
-
-def current_umask():
-    mask = os.umask(0o22)
-    os.umask(mask)
-    return mask
 
 
 @pytest.fixture
@@ -275,29 +166,6 @@ def test_init_cfg_goes_the_same_way(tmp_path, said):
 def test_a_name_like_one_of_the_authors_gets_a_hint():
     with pytest.raises(InputError, match=r"Did you mean 'swin_tiny_patch4_window7_224'\?"):
         weights.read("swin_tiny_patch4_window7_22")
-
-
-@pytest.mark.parametrize("source", ["https://x.org/w.pth", "hf://a/b/w.pth", "torchvision://r"])
-def test_addresses_go_through_our_downloads(monkeypatch, source):
-    asked = []
-
-    def locate(source, say):
-        asked.append(source)
-        raise InputError("far")
-
-    monkeypatch.setattr(weights.downloads, "locate", locate)
-    monkeypatch.setattr(weights.theirs, "get_torchvision_models", lambda: {"r": "https://x.org/r"})
-    with pytest.raises(InputError, match="far"):
-        CheckpointLoader._get_checkpoint_loader(source)(source)
-    assert len(asked) == 1
-
-
-def test_private_stores_cannot_unpickle_either(tmp_path):
-    canary = tmp_path / "canary"
-    torch.save(Hostile(canary), tmp_path / "w.pth")
-    with pytest.raises(pickle.UnpicklingError):
-        weights.theirs._safe_torch_load(str(tmp_path / "w.pth"))
-    assert not canary.exists()
 
 
 HEADS = {
