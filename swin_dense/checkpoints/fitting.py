@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from swin_dense.checkpoints import doubts, files, layouts, ledger, resizing
+from swin_dense.checkpoints import files, layouts, ledger, resizing, suspicious
 from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.checkpoints.ledger import Ledger, Shapes
 from swin_dense.errors import InputError
@@ -47,14 +47,14 @@ def fit(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.items()}
     free = ledger.allowed(shapes, allowed)
-    doubts.refuse_impossible(checkpoint.weights, checkpoint.source)
+    suspicious.refuse_impossible(checkpoint.weights, checkpoint.source)
     try:
         layout, bare, state, unused = _recognised(shapes, checkpoint.weights)
         why_not: tuple[str, ...] = ()
     except _UnknownError as error:
         layout, bare, (state, unused) = UNKNOWN, False, _aligned(shapes, checkpoint.weights)
         why_not = (str(error),)
-    doubts.refuse_other_merging(state, checkpoint.source)
+    suspicious.refuse_other_merging(state, checkpoint.source)
     resized: list[resizing.Resized] = []
     if resizes:
         state, resized = resizing.resize(state, shapes)
@@ -92,7 +92,7 @@ def fit(
         random=dict(sorted(random.items(), key=lambda item: item[0] not in ledger.LOSSES)),
         reshaped=reshaped,
         unused={**checkpoint.no_tensors, **unused, **{n: EXTRA for n in state if n not in shapes}},
-        doubts=(*why_not, *doubts.swapped_norms(loaded)),
+        suspicious=(*why_not, *suspicious.swapped_norms(loaded)),
     )
     return loaded, account
 

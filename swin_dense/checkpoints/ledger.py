@@ -38,7 +38,7 @@ class Ledger:
     random: dict[str, Shapes]  # why -> names of the model
     reshaped: Shapes  # name of the model -> shape in the file, where it is another
     unused: dict[str, str]  # name in the file -> why
-    doubts: tuple[str, ...] = ()
+    suspicious: tuple[str, ...] = ()
 
     @property
     def lost(self) -> Shapes:
@@ -72,7 +72,7 @@ class Ledger:
                 f"  unused: {len(self.unused)} of the file's tensors "
                 f"({_some([f'{n} {why}' for why, n in kinds.items()], ';')})"
             )
-        return lines + [f"  doubtful: {doubt}" for doubt in self.doubts]
+        return lines + [f"  suspicious: {sign}" for sign in self.suspicious]
 
     def comparison(self) -> list[str]:
         """Every difference between file and model, equal names of all layers in one line."""
@@ -94,7 +94,7 @@ class Ledger:
             found = [name for name, reason in self.unused.items() if reason == why]
             lines.append(f"  unused, {why} ({len(found)}):")
             lines += [f"    {group}" for group in grouped(dict.fromkeys(found))]
-        return lines + [f"  doubtful: {doubt}" for doubt in self.doubts]
+        return lines + [f"  suspicious: {sign}" for sign in self.suspicious]
 
     def require(self, share: float, advice: str) -> None:
         """Refuse what brings less than `share` of the weights that should come.
@@ -132,7 +132,7 @@ class Ledger:
                 for why, names in self.random.items()
             },
             "unused": self.unused,
-            "doubts": list(self.doubts),
+            "suspicious": list(self.suspicious),
         }
 
     def _about_resizing(self) -> str:

@@ -116,9 +116,9 @@ def _converted(
     checkpoint: "Checkpoint", needed: bool
 ) -> tuple[dict[str, "Tensor"], str, dict[str, str]]:
     """Return the weights, the layout they had, and what was left out with its reason."""
-    from swin_dense.checkpoints import doubts, layouts
+    from swin_dense.checkpoints import layouts, suspicious
 
-    doubts.refuse_impossible(checkpoint.weights, checkpoint.source)
+    suspicious.refuse_impossible(checkpoint.weights, checkpoint.source)
     try:
         found = layouts.convert(checkpoint.weights)
     except InputError as error:
@@ -126,7 +126,7 @@ def _converted(
             raise
         print(f"note: {error}", file=sys.stderr)
         return checkpoint.weights, KEPT_NAMES, checkpoint.no_tensors
-    doubts.refuse_other_merging(found.state, checkpoint.source)
+    suspicious.refuse_other_merging(found.state, checkpoint.source)
     return found.state, found.layout, {**found.dropped, **checkpoint.no_tensors}
 
 

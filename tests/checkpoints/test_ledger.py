@@ -27,7 +27,7 @@ def account(**changes):
         },
         reshaped={"c.weight": (7,)},
         unused={"head.weight": "classification head", "head.bias": "classification head"},
-        doubts=(),
+        suspicious=(),
     )
     return Ledger(**{**values, **changes})
 
@@ -82,7 +82,7 @@ def test_too_little_is_refused_with_the_whole_comparison():
 
 
 def test_the_record_holds_every_name():
-    record = json.loads(json.dumps(account(doubts=("odd",)).record()))
+    record = json.loads(json.dumps(account(suspicious=("odd",)).record()))
     assert record["file"] == "some/w.pth"
     assert len(record["sha256"]) == 64
     assert record["share"] == 0.75
@@ -93,7 +93,7 @@ def test_the_record_holds_every_name():
     }
     assert set(record["random"][ledger.NORMS]) == {"norm0.weight", "norm1.weight"}
     assert record["unused"] == dict.fromkeys(["head.weight", "head.bias"], "classification head")
-    assert record["doubts"] == ["odd"]
+    assert record["suspicious"] == ["odd"]
 
 
 NAMES = ["backbone.norm0.weight", "neck.fpn.0.weight", "roi_head.bbox_head.fc.bias", "necklace.w"]

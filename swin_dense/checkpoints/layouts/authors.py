@@ -7,7 +7,7 @@ applied to the last map, so it becomes ours of the last stage.
 """
 
 from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, MLP, V1, V2, Layout
-from swin_dense.checkpoints.layouts.names import same, under
+from swin_dense.checkpoints.names import same, under
 
 BLOCK = "layers.{stage}.blocks.{block}."
 MERGE = "layers.{stage}.downsample."

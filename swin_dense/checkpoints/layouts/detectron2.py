@@ -7,7 +7,7 @@ over. A classification file made ready for detectron2 is the authors' file in an
 
 from swin_dense.checkpoints.layouts import authors
 from swin_dense.checkpoints.layouts.layout import Layout
-from swin_dense.checkpoints.layouts.names import under
+from swin_dense.checkpoints.names import under
 
 HEAD = "a head of detectron2's, which has no counterpart of this form"
 HEADS = {

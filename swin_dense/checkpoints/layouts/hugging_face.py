@@ -8,7 +8,7 @@ before its names. The backbone class of V1 norms each map by a layer of its own 
 
 from swin_dense.checkpoints.layouts import authors
 from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, V1, V2, Layout
-from swin_dense.checkpoints.layouts.names import under
+from swin_dense.checkpoints.names import under
 
 BLOCK = "encoder.layers.{stage}.blocks.{block}."
 MERGE = "encoder.layers.{stage}.downsample."

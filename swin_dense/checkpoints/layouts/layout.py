@@ -6,7 +6,8 @@ from math import isqrt
 
 from torch import Tensor
 
-from swin_dense.checkpoints.layouts import merging, names
+from swin_dense.checkpoints import names
+from swin_dense.checkpoints.layouts import merging
 from swin_dense.errors import InputError
 
 V1, V2, MLP = "Swin V1", "Swin V2", "Swin-MLP"

@@ -8,7 +8,7 @@ along the rows: (0,0) (0,1) (1,0) (1,1).
 Both orders have the same names and shapes within a layout, and weights in any order are a possible
 model, so what tells the order is the layout, by its other names: whoever calls a layer
 "ffn.layers.0.0" merges by nn.Unfold. A file whose names were changed by hand without its channels
-is not recognised here; `doubts` looks for it in trained numbers, where the four places of one
+is not recognised here; `suspicious` looks for it in trained numbers, where the four places of one
 channel grow alike. That the second and the third token changed places, nothing shows.
 """
 

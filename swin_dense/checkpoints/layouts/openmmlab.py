@@ -7,7 +7,7 @@ nn.Unfold. Version 2 merges at the entrance of a stage, so its numbers are one h
 
 from swin_dense.checkpoints.layouts import authors
 from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, V1, V2, Layout
-from swin_dense.checkpoints.layouts.names import same, under
+from swin_dense.checkpoints.names import same, under
 
 BLOCK = "stages.{stage}.blocks.{block}."
 MERGE = {V1: "stages.{stage}.downsample.", V2: "stages.{stage+1}.downsample."}

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from swin_dense.checkpoints import names
 from swin_dense.checkpoints.layouts import (
     authors,
     detectron2,
     foreign,
     hugging_face,
-    names,
     openmmlab,
     structure,
     timm,

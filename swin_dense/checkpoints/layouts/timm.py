@@ -7,7 +7,7 @@ features_only=True says `layers_0` for `layers.0` and has no norms.
 
 from swin_dense.checkpoints.layouts import authors
 from swin_dense.checkpoints.layouts.layout import CLASSES, V1, V2, Layout
-from swin_dense.checkpoints.layouts.names import under
+from swin_dense.checkpoints.names import under
 
 LAYOUTS = tuple(
     Layout(

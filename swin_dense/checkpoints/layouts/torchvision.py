@@ -6,7 +6,7 @@ sets to zero before each use.
 
 from swin_dense.checkpoints.layouts import authors
 from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, V1, V2, Layout
-from swin_dense.checkpoints.layouts.names import under
+from swin_dense.checkpoints.names import under
 
 BLOCK = "features.{2*stage+1}.{block}."
 MERGE = "features.{2*stage+2}."

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from swin_dense.checkpoints.layouts import authors, openmmlab
 from swin_dense.checkpoints.layouts.layout import Layout
-from swin_dense.checkpoints.layouts.names import same, under
+from swin_dense.checkpoints.names import same, under
 
 DETECTOR = same(
     "neck.{any}",

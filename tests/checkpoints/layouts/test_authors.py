@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from states import (
+from swin_states import (
     MLP,
     OURS,
     SMALL,

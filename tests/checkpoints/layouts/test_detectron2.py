@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from states import V1, ours
+from swin_states import V1, ours
 
 from swin_dense.checkpoints.layouts import convert
 

@@ -1,7 +1,7 @@
 """Weights of other networks are called by their name; a Swin's are not."""
 
 import pytest
-from states import V1, V2, ours
+from swin_states import V1, V2, ours
 
 from swin_dense.checkpoints.layouts import foreign
 

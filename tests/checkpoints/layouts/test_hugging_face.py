@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from states import (
+from swin_states import (
     DEPTHS,
     HEADS,
     IMAGE,

@@ -4,9 +4,10 @@ import re
 
 import pytest
 import torch
-from states import MLP, V1, V2, ours, spatial_mlp_state
+from swin_states import MLP, V1, V2, ours, spatial_mlp_state
 
-from swin_dense.checkpoints.layouts import LAYOUTS, convert, export, names, openmmlab
+from swin_dense.checkpoints import names
+from swin_dense.checkpoints.layouts import LAYOUTS, convert, export, openmmlab
 from swin_dense.checkpoints.layouts.recognition import ALL
 from swin_dense.errors import InputError
 

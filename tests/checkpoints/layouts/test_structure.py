@@ -1,7 +1,7 @@
 """What makes a set of shapes a Swin, and how each fault is told."""
 
 import pytest
-from states import MLP, V1, V2, ours, spatial_mlp_state
+from swin_states import MLP, V1, V2, ours, spatial_mlp_state
 
 from swin_dense.checkpoints.layouts.structure import problems
 

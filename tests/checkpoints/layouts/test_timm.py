@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from states import (
+from swin_states import (
     DEPTHS,
     HEADS,
     IMAGE,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from states import (
+from swin_states import (
     DEPTHS,
     HEADS,
     V1,

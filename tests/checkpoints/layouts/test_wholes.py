@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from states import (
+from swin_states import (
     V1,
     V2,
     WINDOW,

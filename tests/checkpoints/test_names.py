@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from swin_dense.checkpoints.layouts import names
-from swin_dense.checkpoints.layouts.names import Template
+from swin_dense.checkpoints import names
+from swin_dense.checkpoints.names import Template
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from swin_dense.checkpoints import doubts, files
+from swin_dense.checkpoints import files, suspicious
 from swin_dense.errors import InputError
 
 SIGN = r"nn\.Unfold"
@@ -34,22 +34,22 @@ def reordered(state):
 
 
 def test_the_authors_order_passes(trained_state):
-    doubts.refuse_impossible(trained_state, "w")
-    doubts.refuse_other_merging(trained_state, "w")
-    assert list(doubts.swapped_norms(trained_state)) == []
+    suspicious.refuse_impossible(trained_state, "w")
+    suspicious.refuse_other_merging(trained_state, "w")
+    assert list(suspicious.swapped_norms(trained_state)) == []
 
 
 def test_the_other_order_under_the_authors_names_is_refused(trained_state):
     with pytest.raises(InputError, match=SIGN):
-        doubts.refuse_other_merging(reordered(trained_state), "w")
+        suspicious.refuse_other_merging(reordered(trained_state), "w")
     bare = {n.removeprefix("backbone."): t for n, t in reordered(trained_state).items()}
     with pytest.raises(InputError, match=SIGN):
-        doubts.refuse_other_merging(bare, "w")
+        suspicious.refuse_other_merging(bare, "w")
 
 
 def test_other_projects_names_are_not_judged(trained_state):
     theirs = {n.replace("layers.", "stages."): t for n, t in reordered(trained_state).items()}
-    doubts.refuse_other_merging(theirs, "w")
+    suspicious.refuse_other_merging(theirs, "w")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -65,7 +65,7 @@ def test_random_weights_say_nothing(seed, drawn):
         norm = torch.ones(4 * channels)
         state[place + "norm.weight"] = norm if drawn else torch.rand(4 * channels, generator=random)
         state[place + "norm.bias"] = torch.randn(4 * channels, generator=random)
-    doubts.refuse_other_merging(state, "w")
+    suspicious.refuse_other_merging(state, "w")
 
 
 def test_the_second_version_norms_what_it_reduced():
@@ -79,38 +79,38 @@ def test_the_second_version_norms_what_it_reduced():
             torch.randn(2 * channels, 4 * channels, generator=random) * size
         )
         state[place + "norm.weight"] = torch.rand(2 * channels, generator=random)
-    doubts.refuse_other_merging(state, "w")
+    suspicious.refuse_other_merging(state, "w")
     names = [n for n in state if "reduction" in n]
     swapped = state | {n: reordered({n: state[n]})[n] for n in names}
     with pytest.raises(InputError, match=SIGN):
-        doubts.refuse_other_merging(swapped, "w")
+        suspicious.refuse_other_merging(swapped, "w")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_are_refused(value):
     state = {"a": torch.ones(3), "b": torch.tensor([1.0, value]), "n": torch.tensor(3)}
     with pytest.raises(InputError, match=r"some\.pth .* 1 of 3 tensors, first b"):
-        doubts.refuse_impossible(state, "some.pth")
+        suspicious.refuse_impossible(state, "some.pth")
 
 
 def test_negative_variances_are_refused():
     state = {"bn.running_var": torch.tensor([1.0, -0.1]), "bn.running_mean": torch.tensor([-1.0])}
     with pytest.raises(InputError, match=r"negative variances .* first bn.running_var"):
-        doubts.refuse_impossible(state, "some.pth")
+        suspicious.refuse_impossible(state, "some.pth")
 
 
-def test_norms_upside_down_are_doubtful(trained_state):
+def test_norms_upside_down_are_suspicious(trained_state):
     name = "backbone.layers.2.blocks.1.norm1."
     weight, bias = trained_state[name + "weight"], trained_state[name + "bias"]
     trained_state |= {name + "weight": bias, name + "bias": weight}
-    (doubt,) = doubts.swapped_norms(trained_state)
-    assert name + "weight" in doubt
+    (sign,) = suspicious.swapped_norms(trained_state)
+    assert name + "weight" in sign
 
 
 def test_what_cannot_be_seen_is_not_claimed(trained_state):
     """Equal shapes that changed places between two blocks look like any others."""
     a, b = (f"backbone.layers.2.blocks.{i}.mlp.fc1.weight" for i in (0, 1))
     trained_state |= {a: trained_state[b], b: trained_state[a]}
-    doubts.refuse_impossible(trained_state, "w")
-    doubts.refuse_other_merging(trained_state, "w")
-    assert list(doubts.swapped_norms(trained_state)) == []
+    suspicious.refuse_impossible(trained_state, "w")
+    suspicious.refuse_other_merging(trained_state, "w")
+    assert list(suspicious.swapped_norms(trained_state)) == []
