@@ -1,8 +1,8 @@
 """Find weights by what a user calls them, and fetch them where they are not here yet.
 
-A name of the table in `official`, an https address, hf://OWNER/REPOSITORY/FILE, or a path. What is
-fetched lies in torch's cache (TORCH_HOME) under its final name only when it is whole and agrees
-with its hash. SWIN_DENSE_OFFLINE=1 or HF_HUB_OFFLINE=1 forbid the network.
+A name of a file that an architecture publishes, an https address, hf://OWNER/REPOSITORY/FILE, or a
+path. What is fetched lies in torch's cache (TORCH_HOME) under its final name only when it is whole
+and agrees with its hash. SWIN_DENSE_OFFLINE=1 or HF_HUB_OFFLINE=1 forbid the network.
 """
 
 import contextlib
@@ -21,8 +21,9 @@ from pathlib import Path
 
 import torch
 
-from swin_dense.checkpoints import files, official
-from swin_dense.errors import InputError
+from swin_dense.checkpoints import files
+from swin_dense.checkpoints.architecture import published
+from swin_dense.errors import InputError, nearest
 
 REMOTE = re.compile(r"(https?|hf)://")
 NAMED_HASH = re.compile(r".*-([0-9a-f]{8,64})\.\w+")  # swin_tiny-1cdeb081.pth, as torch.hub has it
@@ -32,21 +33,26 @@ SECONDS = 30  # without an answer
 
 
 def locate(source: str, say: Callable[[str], object] = print) -> Path:
-    """The file that `source` names, fetched if it has to be.
+    """Return the file that `source` names, fetched if it has to be.
 
     Raises:
         InputError: it cannot be had, or is not what it should be.
     """
     if REMOTE.match(source):
         return _hub(source, say) if source.startswith("hf://") else _address(source, say)
-    if not Path(source).expanduser().exists() and source in official.BY_NAME:
-        found = official.BY_NAME[source]
+    found = published().get(source)
+    if found and not Path(source).expanduser().exists():
         return fetch(found.url, cache() / found.file, found.sha256, say)
     return Path(source)
 
 
+def hint(source: str) -> str:
+    """Return the nearest name of a published file, for what is neither a file nor such a name."""
+    return nearest(source, published())
+
+
 def cache() -> Path:
-    """Where fetched files lie."""
+    """Return the folder of fetched files."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
@@ -94,7 +100,7 @@ def _address(url: str, say: Callable[[str], object]) -> Path:
     name = Path(urllib.parse.unquote(parts.path)).name
     if not name:
         raise InputError(f"weights: {url} names no file. Give the address of a weight file.")
-    known = next((w for w in official.ALL if w.url == url), None)
+    known = next((file for file in published().values() if file.url == url), None)
     if known:
         return fetch(url, cache() / known.file, known.sha256, say)
     stamped = NAMED_HASH.fullmatch(name)
@@ -104,7 +110,7 @@ def _address(url: str, say: Callable[[str], object]) -> Path:
 
 
 def _hub(source: str, say: Callable[[str], object]) -> Path:
-    """hf://OWNER/REPOSITORY/FILE through huggingface_hub where it is installed, else by address."""
+    """Fetch hf://OWNER/REPOSITORY/FILE by huggingface_hub where there is one, else by address."""
     owner, _, rest = source.removeprefix("hf://").partition("/")
     repository, _, file = rest.partition("/")
     if not (owner and repository and file):
@@ -170,7 +176,7 @@ def _download(url: str, to: Path, sha256: str | None, say: Callable[[str], objec
 
 
 def _length(url: str) -> int:
-    """Bytes of the file by the server's word, 0 if it says nothing."""
+    """Return the bytes of the file by the server's word, 0 if it says nothing."""
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "torch.hub"})
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
@@ -182,7 +188,7 @@ def _length(url: str) -> int:
 
 
 def _forbidden() -> str | None:
-    """The switch that forbids the network, if one does."""
+    """Return the switch that forbids the network, if one does."""
     for name in SWITCHES:
         if os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
             return f"{name}={os.environ[name]}"
@@ -191,7 +197,7 @@ def _forbidden() -> str | None:
 
 @contextlib.contextmanager
 def _alone(to: Path) -> Iterator[None]:
-    """Other processes wait; after the first has fetched a file the others find it."""
+    """Make other processes wait; after the first has fetched a file the others find it."""
     files.require_place(to.parent, "weights cache (TORCH_HOME)")
     to.parent.mkdir(parents=True, exist_ok=True)
     with open(to.with_name(f".{to.name}.lock"), "w") as lock:

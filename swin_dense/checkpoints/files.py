@@ -1,8 +1,9 @@
 """Read and write weight files. Tensors and plain values only: nothing in a file is ever run.
 
 A checkpoint is a dict with "state_dict" (name -> tensor) and, when the file has them, "meta"
-and what a run needs to resume. Bare state dicts and {"model": ...} files are wrapped alike. What a
-file is (safetensors, torch's archive, torch's older form, a pickle of arrays) is told by its bytes.
+and what a run needs to resume. Bare state dicts and {"model": ...} files are wrapped alike; an
+average of the weights is taken only from a file that holds nothing else. What a file is
+(safetensors, torch's archive, torch's older form, a pickle of arrays) is told by its bytes.
 """
 
 import contextlib
@@ -21,12 +22,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from swin_dense.checkpoints import pickles
+from swin_dense.checkpoints import pickles, wrappers
 from swin_dense.errors import InputError, MissingInputError, nearest
 
 ARCHIVE = b"PK"
 OLD_FORM = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # torch's number as pickled, first in the file
 HEAD = 32  # bytes that tell what a file is
+DEPTH = 4  # dicts around the weights; a hostile one may hold itself
 TRUST = (
     "Ask for a safetensors file. Or, if you trust the one who made it and know that it came to you "
     "unchanged: python tools/convert.py --trust {path} {stem}.safetensors"
@@ -40,11 +42,13 @@ class Checkpoint(dict[str, Any]):
         path: the file.
         source: what the user called it: a path, an address or a name of the catalogue.
         no_tensors: names among the weights that hold something else -> what.
+        average: the key under which the weights lay, if they are an average of others; else "".
     """
 
     path: Path
     source: str
     no_tensors: dict[str, str]
+    average: str = ""
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Saved again, it is an ordinary dict that any reader may load.
@@ -52,14 +56,14 @@ class Checkpoint(dict[str, Any]):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The tensors, without the "module." that distributed training puts before their names."""
-        return {n.removeprefix("module."): t for n, t in self["state_dict"].items()}
+        """Give the tensors, without what distributed and compiled training put into their names."""
+        return wrappers.without_machinery(self["state_dict"])
 
 
 def read(
     path: str | Path, map_location: Any = "cpu", *, source: str = "", trust: bool = False
 ) -> Checkpoint:
-    """The checkpoint in a file (.safetensors, .pth, .pt, .bin, or a .pkl of arrays).
+    """Return the checkpoint in a file (.safetensors, .pth, .pt, .bin, or a .pkl of arrays).
 
     Args:
         source: what to call it in messages; the path if empty.
@@ -84,7 +88,7 @@ def read(
 
 
 def sha256(path: Path) -> str:
-    """Of the bytes of a file."""
+    """Return the sha256 of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -114,7 +118,7 @@ def write_weights(
 
 
 def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy in `dtype`; whole numbers, and what would overflow, keep their own."""
+    """Copy in `dtype`; whole numbers, and what would overflow, keep their own."""
     narrow = tensor.to(dtype) if tensor.is_floating_point() else tensor
     fits = bool((narrow.isfinite() == tensor.isfinite()).all())
     return (narrow if fits else tensor).clone().contiguous()
@@ -136,7 +140,7 @@ def require_place(path: str | Path, what: str) -> None:
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place once it is written without an error."""
+    """Yield a file beside `path` that takes its place once it is written without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -209,7 +213,7 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _unpickled(path: Path, map_location: Any) -> Any:
-    """The content of a file whose maker is trusted; safe readers come first."""
+    """Return the content of a file whose maker is trusted; safe readers come first."""
     try:
         return _content(path, map_location)
     except InputError:
@@ -229,14 +233,8 @@ def _unpickled(path: Path, map_location: Any) -> Any:
 
 
 def _wrapped(content: Any, path: Path) -> Checkpoint:
-    state: Any = None
-    whole: dict[str, Any] = {}
-    if isinstance(content, Mapping):
-        for key in ("state_dict", "model"):
-            if state is None and isinstance(content.get(key), Mapping):
-                state, whole = content[key], dict(content)
-        if state is None and content and all(isinstance(v, Tensor) for v in content.values()):
-            state = content
+    state, keys = _innermost(content)
+    whole = dict(content) if keys else {}
     tensors, others = {}, {}
     for name, value in (state or {}).items():
         if not isinstance(value, Tensor):
@@ -253,11 +251,28 @@ def _wrapped(content: Any, path: Path) -> Checkpoint:
         )
     checkpoint = Checkpoint({**whole, "state_dict": tensors})
     checkpoint.no_tensors = others
+    checkpoint.average = next((key for key in keys if key in wrappers.AVERAGE_KEYS), "")
     return checkpoint
 
 
+def _innermost(content: Any) -> tuple[Any, list[str]]:
+    """Return the weights in the content of a file, and the keys under which they lie."""
+    keys: list[str] = []
+    while isinstance(content, Mapping) and len(keys) < DEPTH:
+        key = next(
+            (k for k in wrappers.ALL_KEYS if isinstance(content.get(k), Mapping) and content[k]),
+            None,
+        )
+        if key is None:
+            break
+        content = content[key]
+        keys.append(key)
+    bare = isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
+    return (content if keys or bare else None), keys
+
+
 def _of_array(value: Any) -> Any:
-    """A numpy array of a trusted pickle as a tensor, anything else as it is."""
+    """Return a numpy array of a trusted pickle as a tensor, anything else as it is."""
     if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
         return torch.from_numpy(value.copy())
     return value
@@ -279,7 +294,7 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 
 def _cause(error: Exception) -> str:
-    """torch advises to switch its protection off; the first sentence holds the cause."""
+    """Return the cause alone; torch goes on to advise to switch its protection off."""
     for line in str(error).splitlines():
         if "Unsupported" in line or "GLOBAL" in line:
             return line.strip().split(". ")[0][:160]

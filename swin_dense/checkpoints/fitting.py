@@ -1,24 +1,26 @@
 """Lay a file's weights over a model's names and shapes; nothing is loaded here.
 
 Names that are the model's own are taken as they are. Else the layout is recognised and converted.
-What is neither is matched by name, so that models that are no Swin load too.
+What is neither is matched by name, so that any model loads its own weights.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor
 
-from swin_dense.checkpoints import files, layouts, ledger, resizing, suspicious
+from swin_dense.checkpoints import files, layouts, ledger, resizing, suspicious, wrappers
+from swin_dense.checkpoints.architecture import Architecture, registered
 from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.checkpoints.ledger import Ledger, Shapes
-from swin_dense.errors import InputError
+from swin_dense.errors import nearest
 
 OWN = "the model's own names"
 UNKNOWN = "no layout known, matched by name"
 OUTSIDE = "outside the backbone"
 EXTRA = "nothing in the model is called so"
-OUTPUT_NORM = re.compile(r"(backbone\.)?norm\d+\.(weight|bias)")
 COUNTER = re.compile(r"(.*\.)?num_batches_tracked")
 
 
@@ -32,7 +34,7 @@ def fit(
     class_layers: Callable[[], Collection[str]] = tuple,
     other_classes: bool = False,
 ) -> tuple[dict[str, Tensor], Ledger]:
-    """What of `checkpoint` fits `model`, and the account of it.
+    """Return what of `checkpoint` fits `model`, and the account of it.
 
     Args:
         model: its state dict.
@@ -48,16 +50,13 @@ def fit(
     shapes = {name: tuple(tensor.shape) for name, tensor in model.items()}
     free = ledger.allowed(shapes, allowed)
     suspicious.refuse_impossible(checkpoint.weights, checkpoint.source)
-    try:
-        layout, bare, state, unused = _recognised(shapes, checkpoint.weights)
-        why_not: tuple[str, ...] = ()
-    except _UnknownError as error:
-        layout, bare, (state, unused) = UNKNOWN, False, _aligned(shapes, checkpoint.weights)
-        why_not = (str(error),)
-    suspicious.refuse_other_merging(state, checkpoint.source)
+    found = _recognised(shapes, checkpoint)
+    state = found.state
+    suspicious.refuse_suspicious(state, checkpoint.source)
     resized: list[resizing.Resized] = []
     if resizes:
-        state, resized = resizing.resize(state, shapes)
+        rules = [rule for known in registered() for rule in known.resized.items()]
+        state, resized = resizing.resize(state, shapes, rules)
 
     reshaped = {
         n: tuple(state[n].shape) for n, s in shapes.items() if n in state and state[n].shape != s
@@ -71,7 +70,7 @@ def fit(
             why = ledger.ABSENT
             if COUNTER.fullmatch(name):
                 why = ledger.COUNTERS
-            elif bare and OUTPUT_NORM.fullmatch(name):
+            elif found.bare and found.bare.is_output(name.removeprefix("backbone.")):
                 why = ledger.NORMS
         elif name in of_classes and (other_classes or name in reshaped):
             why = ledger.CLASSES
@@ -82,57 +81,102 @@ def fit(
             continue
         why = ledger.ALLOWED if why in ledger.LOSSES and name in free else why
         random.setdefault(why, {})[name] = shape
+    lost = any(why in random for why in ledger.LOSSES)
     account = Ledger(
         source=checkpoint.source,
         sha256=files.sha256(checkpoint.path),
-        layout=layout,
+        layout=found.layout + averaged(found.average or checkpoint.average),
         part=part,
         loaded={name: shapes[name] for name in loaded},
         resized=tuple(r for r in resized if r.name in loaded),
         random=dict(sorted(random.items(), key=lambda item: item[0] not in ledger.LOSSES)),
         reshaped=reshaped,
-        unused={**checkpoint.no_tensors, **unused, **{n: EXTRA for n in state if n not in shapes}},
-        suspicious=(*why_not, *suspicious.swapped_norms(loaded)),
+        unused={**checkpoint.no_tensors, **found.unused}
+        | {n: EXTRA for n in state if n not in shapes},
+        suspicious=(*found.why_not, *suspicious.swapped_norms(loaded)),
+        mismatch=_mismatch(shapes, found, checkpoint.source, part) if lost else "",
     )
     return loaded, account
 
 
-class _UnknownError(Exception):
-    """The names are neither the model's nor those of a layout known; the text says why."""
+def averaged(word: str) -> str:
+    """Return what to say behind the name of a layout of weights that lay behind this word."""
+    return f", an average of the weights ({word})" if word else ""
 
 
-def _recognised(
-    shapes: Shapes, state: dict[str, Tensor]
-) -> tuple[str, bool, dict[str, Tensor], dict[str, str]]:
-    """Layout, whether it is one of bare backbones, weights under the model's names, the others.
+@dataclass(frozen=True)
+class _Found:
+    """A file's weights under the model's names, as far as they could be told."""
 
-    Raises:
-        _UnknownError: there is nothing for it but the names as they are.
-    """
-    if all(name in state for name in shapes):
-        return OWN, False, state, {}
-    plain, outside = _aligned(shapes, state)
-    if all(name in plain for name in shapes):
-        return OWN, False, plain, outside
+    layout: str
+    state: dict[str, Tensor]
+    unused: dict[str, str]
+    bare: Architecture | None = None  # of a bare backbone that was converted
+    architecture: str = ""  # what the weights are of, "" if nothing is known
+    average: str = ""
+    why_not: tuple[str, ...] = ()  # why no layout was recognised
+
+
+def _recognised(shapes: Shapes, checkpoint: Checkpoint) -> _Found:
+    """Take the names as they are, else without wrappers, else converted, else what matches."""
+    whole, weights = checkpoint["state_dict"], checkpoint.weights
+    peeled = wrappers.peel(weights)
+    without = {name: weights[original] for original, name in peeled.names.items()}
+    candidates = [_Found(OWN, *_aligned(shapes, names)) for names in (whole, weights)]
+    state, outside = _aligned(shapes, without)
+    candidates.append(_Found(OWN, state, outside | peeled.dropped, average=peeled.average))
+    plain = max(candidates, key=lambda candidate: _matches(shapes, candidate.state))
+    if _matches(shapes, plain.state) == len(shapes):
+        return plain
     try:
-        found = layouts.convert(state)
-    except InputError as error:
-        raise _UnknownError(str(error).removeprefix("checkpoint: ")) from error
-    converted, beyond = _aligned(shapes, found.state, bare=not found.whole)
-    if sum(n in shapes for n in plain) > sum(n in shapes for n in converted):
-        raise _UnknownError(f"the file is {found.layout}, the model has other names than ours")
-    return found.layout, not found.whole, converted, {**found.dropped, **beyond}
+        found = layouts.convert(weights)
+    except layouts.UnknownWeightsError as error:
+        why_not = str(error).removeprefix("checkpoint: ")
+        return replace(plain, layout=UNKNOWN, architecture=error.kind, why_not=(why_not,))
+    state, beyond = _aligned(shapes, found.state, bare=not found.whole)
+    if _matches(shapes, plain.state) > _matches(shapes, state):
+        why_not = f"the file is {found.layout}, the model has other names than ours"
+        return replace(plain, layout=UNKNOWN, architecture=found.architecture, why_not=(why_not,))
+    known = next(known for known in registered() if known.name == found.architecture)
+    return _Found(
+        layout=found.layout,
+        state=state,
+        unused={**found.dropped, **beyond},
+        bare=None if found.whole else known,
+        architecture=found.architecture,
+        average=found.average,
+    )
+
+
+def _matches(shapes: Shapes, state: Collection[str]) -> int:
+    return sum(name in state for name in shapes)
+
+
+def _mismatch(shapes: Shapes, found: _Found, source: str, part: str) -> str:
+    """Say that file and model are of two architectures, "" if they are not or nothing is known."""
+    model = layouts.architecture_of(shapes)
+    if model is None or not found.architecture or found.architecture == model.name:
+        return ""
+    place = "the backbone is" if part == "backbone" else f"the {part}'s backbone is"
+    names = [file.name for file in model.published]
+    called = Path(source).name.partition(".")[0]
+    hint = nearest(called, names) or (f" For example {names[0]}." if names else "")
+    layout = "" if found.layout == UNKNOWN else f" (found: {found.layout})"
+    return (
+        f"{source} holds weights of {found.architecture}{layout}, but {place} {model.name}. Take "
+        f"weights of {model.name}, or change the backbone to {found.architecture}.{hint}"
+    )
 
 
 def _aligned(
-    shapes: Shapes, state: dict[str, Tensor], bare: bool = False
+    shapes: Shapes, state: Mapping[str, Tensor], bare: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A backbone gets a detector's backbone, a detector gets a bare backbone as its own."""
+    """Give a backbone a detector's backbone, and a detector a bare backbone as its own."""
     wanted = any(not _outside(name) for name in shapes)
     if bare and wanted:
         return {f"backbone.{name}": tensor for name, tensor in state.items()}, {}
     if wanted or all(_outside(name) for name in state):
-        return state, {}
+        return dict(state), {}
     inner = {n.removeprefix("backbone."): t for n, t in state.items() if not _outside(n)}
     return inner, {name: OUTSIDE for name in state if _outside(name)}
 

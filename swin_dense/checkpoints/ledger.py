@@ -1,4 +1,4 @@
-"""What became of a file's weights in a model, number by number: for the eye and for the record."""
+"""Account for a file's weights in a model, number by number: for the eye and for the record."""
 
 import fnmatch
 import re
@@ -39,20 +39,21 @@ class Ledger:
     reshaped: Shapes  # name of the model -> shape in the file, where it is another
     unused: dict[str, str]  # name in the file -> why
     suspicious: tuple[str, ...] = ()
+    mismatch: str = ""  # that file and model are of two architectures, in words
 
     @property
     def lost(self) -> Shapes:
-        """What stays at random though it should not."""
+        """Give what stays at random though it should not."""
         return {n: s for why in LOSSES for n, s in self.random.get(why, {}).items()}
 
     @property
     def share(self) -> float:
-        """Part of what should have come that came: the lower of numbers and of tensors, 0 to 1."""
+        """Give the part that came of what should: the lower of numbers and of tensors, 0 to 1."""
         numbers = _part(count(self.loaded), count(self.lost))
         return min(numbers, _part(len(self.loaded), len(self.lost)))
 
     def lines(self) -> list[str]:
-        """A few lines for the console."""
+        """Give a few lines for the console."""
         every = self.loaded | {n: s for names in self.random.values() for n, s in names.items()}
         lines = [
             f"weights: {self.source} (sha256 {self.sha256[:12]})",
@@ -72,10 +73,10 @@ class Ledger:
                 f"  unused: {len(self.unused)} of the file's tensors "
                 f"({_some([f'{n} {why}' for why, n in kinds.items()], ';')})"
             )
-        return lines + [f"  suspicious: {sign}" for sign in self.suspicious]
+        return lines + self._remarks()
 
     def comparison(self) -> list[str]:
-        """Every difference between file and model, equal names of all layers in one line."""
+        """Give every difference between file and model, equal names of all layers in one line."""
         lines = self.lines()[:3]
         for why, names in self.random.items():
             state = "at 0" if why == COUNTERS else "at random"
@@ -94,15 +95,17 @@ class Ledger:
             found = [name for name, reason in self.unused.items() if reason == why]
             lines.append(f"  unused, {why} ({len(found)}):")
             lines += [f"    {group}" for group in grouped(dict.fromkeys(found))]
-        return lines + [f"  suspicious: {sign}" for sign in self.suspicious]
+        return lines + self._remarks()
 
     def require(self, share: float, advice: str) -> None:
         """Refuse what brings less than `share` of the weights that should come.
 
         Raises:
-            InputError: with the whole comparison.
+            InputError: with the whole comparison, or with the two architectures if they differ.
         """
         if self.share < share:
+            if self.mismatch:
+                raise InputError(f"checkpoint: {self.mismatch}")
             text = "\n".join(self.comparison())
             raise InputError(
                 f"checkpoint: {self.source} does not fit this {self.part}: {share:.0%} of its "
@@ -111,7 +114,7 @@ class Ledger:
             )
 
     def record(self) -> dict[str, Any]:
-        """All of it, as values that JSON can hold."""
+        """Give all of it, as values that JSON can hold."""
         return {
             "file": self.source,
             "sha256": self.sha256,
@@ -135,6 +138,10 @@ class Ledger:
             "suspicious": list(self.suspicious),
         }
 
+    def _remarks(self) -> list[str]:
+        other = [f"  another architecture: {self.mismatch}"] if self.mismatch else []
+        return other + [f"  suspicious: {sign}" for sign in self.suspicious]
+
     def _about_resizing(self) -> str:
         if not self.resized:
             return ""
@@ -143,7 +150,7 @@ class Ledger:
 
 
 def allowed(names: Iterable[str], patterns: Iterable[str]) -> set[str]:
-    """The names that a pattern speaks of: "neck", "roi_head.*", "*.bias".
+    """Return the names that a pattern speaks of: "neck", "roi_head.*", "*.bias".
 
     A backbone's names may be written with and without the word before them.
     """
@@ -158,7 +165,7 @@ def allowed(names: Iterable[str], patterns: Iterable[str]) -> set[str]:
 
 
 def require_meaning(patterns: Iterable[str], names: Iterable[str]) -> None:
-    """Each pattern of --allow-missing must speak of some weight of the model.
+    """Refuse a pattern of --allow-missing that speaks of no weight of the model.
 
     Raises:
         InputError: one does not.
@@ -179,12 +186,12 @@ def _speaks_of(pattern: str, name: str) -> bool:
 
 
 def count(shapes: Mapping[str, Shape]) -> int:
-    """Numbers in all tensors of these shapes."""
+    """Return the numbers in all tensors of these shapes."""
     return sum(map(prod, shapes.values()))
 
 
 def grouped(names: Mapping[str, Shape | None]) -> list[str]:
-    """A line for each layer; layers that differ in numbers only share one.
+    """Return a line for each layer; layers that differ in numbers only share one.
 
     Such as "layers.2.blocks.[0-5].norm[12] (24 tensors, 4,608 numbers)", to be read as a pattern.
     """
@@ -212,7 +219,7 @@ def _starred(name: str) -> str:
 
 
 def _label(names: list[str]) -> str:
-    """One pattern for names that differ in their numbers only."""
+    """Return one pattern for names that differ in their numbers only."""
     columns = zip(*(re.split(r"(\d+)", name) for name in names), strict=True)
     return "".join(_digits(sorted(set(column))) for column in columns)
 

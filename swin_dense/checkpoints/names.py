@@ -3,7 +3,7 @@
     "stages.{stage}.blocks.{block}.ffn.layers.1.{end}":  # their name
     "layers.{stage}.blocks.{block}.mlp.fc2.{end}"         # ours
 
-{stage} {block}     a number, also as the other side counts it: {stage+1}, {2*stage+1}
+{stage} {block}     a number, also as the other side counts it: {stage+1}, {stage-1}, {2*stage+1}
 {end}               weight or bias
 {any}               whatever follows
 {last}              the number of the last stage
@@ -18,7 +18,7 @@ from torch import Tensor, cat, zeros_like
 
 PARTS = ("[q]", "[k]", "[v]")
 WORDS = {"end": "weight|bias", "any": ".+"}
-NUMBER = re.compile(r"(?:(\d+)\*)?([a-z]+)(?:\+(\d+))?")  # 2*stage+1
+NUMBER = re.compile(r"(?:(\d+)\*)?([a-z]+)([+-]\d+)?")  # 2*stage+1
 
 Values = dict[str, int | str]
 
@@ -45,7 +45,7 @@ class Template:
         self._pattern = re.compile(pattern)
 
     def read(self, name: str) -> Values | None:
-        """What stands in the braces if `name` is of this form, else None."""
+        """Return what stands in the braces if `name` is of this form, else None."""
         match = self._pattern.fullmatch(name)
         if match is None:
             return None
@@ -58,7 +58,7 @@ class Template:
         return values
 
     def write(self, values: Mapping[str, int | str]) -> str:
-        """The name with these values."""
+        """Return the name with these values."""
         name = ""
         for odd, piece in enumerate(self._pieces):
             number = NUMBER.fullmatch(piece)
@@ -76,17 +76,17 @@ template = functools.cache(Template)
 
 
 def same(*names: str) -> dict[str, str]:
-    """The table of names that both sides have."""
+    """Return the table of names that both sides have."""
     return {name: name for name in names}
 
 
 def under(theirs: str, table: Mapping[str, str], ours: str = "") -> dict[str, str]:
-    """The table for names that stand behind `theirs` there and behind `ours` here."""
+    """Return the table for names that stand behind `theirs` there and behind `ours` here."""
     return {theirs + name: ours + meaning for name, meaning in table.items()}
 
 
 def first(table: Iterable[str], name: str) -> tuple[str, Values] | None:
-    """The first row of `table` whose form `name` has, and what stands in its braces."""
+    """Return the first row of `table` whose form `name` has, and what stands in its braces."""
     for row in table:
         values = template(row).read(name)
         if values is not None:

@@ -1,25 +1,20 @@
-"""What the numbers themselves say against a file, after its names and shapes have agreed.
+"""Numbers that betray a file after its names and shapes have agreed.
 
 Much they cannot say: tensors of equal shape that changed places between two layers look like any
 others, so a shuffled file is found only where one of these signs appears.
 """
 
-import re
 from collections.abc import Iterator, Mapping
-from math import log
 
 import torch
 from torch import Tensor
 
+from swin_dense.checkpoints import architecture
 from swin_dense.errors import InputError
-
-REDUCTION = re.compile(r"(?P<place>(backbone\.)?layers\.\d+\.downsample\.)reduction\.weight")
-TRAINED = 1e-3  # spread of a norm's weights below which it is as it was drawn
-CLEAR = 0.2  # mean logarithm; 0 means that the two orders explain the numbers equally well
 
 
 def refuse_impossible(state: Mapping[str, Tensor], source: str) -> None:
-    """No training that ended well leaves such values.
+    """Refuse values that no training leaves which ended well.
 
     Raises:
         InputError: numbers that are none, or a negative variance.
@@ -41,28 +36,21 @@ def refuse_impossible(state: Mapping[str, Tensor], source: str) -> None:
         )
 
 
-def refuse_other_merging(state: Mapping[str, Tensor], source: str) -> None:
-    """Patch merging joins four tokens of C channels; some projects lay the channels outermost.
-
-    In the authors' order, places i, i + C, i + 2C and i + 3C hold one channel of the four tokens,
-    in the order of nn.Unfold places 4i to 4i + 3 do. Training makes the weights of one channel
-    alike, so the order whose groups of four are more alike is the one the file was written in.
+def refuse_suspicious(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights under our names whose numbers speak against their names.
 
     Raises:
-        InputError: the names say the authors' order, the numbers the other.
+        InputError: an architecture finds such a sign, see `Architecture.suspicious`.
     """
-    signs = [sign for name in state for sign in _signs(state, name)]
-    if signs and sum(signs) / len(signs) > CLEAR:
-        raise InputError(
-            f"checkpoint: {source} has the authors' names, but its patch merging has its channels "
-            "in the order of nn.Unfold, as OpenMMLab's Swin has: somebody renamed the tensors "
-            "without reordering them, and the model would see shuffled channels. Convert the file "
-            "it was made from with tools/convert.py."
-        )
+    bare = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
+    checks = dict.fromkeys(known.suspicious for known in architecture.registered())
+    for check in checks:
+        if sign := check(bare):
+            raise InputError(f"checkpoint: {source} {sign}")
 
 
 def swapped_norms(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """Norms whose weights look like biases and whose biases look like weights."""
+    """Yield a sentence for each norm whose weights look like biases and its biases like weights."""
     for name, weight in state.items():
         bias = state.get(name.removesuffix("weight") + "bias")
         if not name.endswith("weight") or weight.dim() != 1 or bias is None:
@@ -73,25 +61,3 @@ def swapped_norms(state: Mapping[str, Tensor]) -> Iterator[str]:
 
 def _positive(values: Tensor) -> float:
     return float((values > 0).float().mean())
-
-
-def _signs(state: Mapping[str, Tensor], name: str) -> Iterator[float]:
-    """Positive where the order of nn.Unfold explains the numbers of a merging better."""
-    match = REDUCTION.fullmatch(name)
-    if match is None or state[name].dim() != 2 or state[name].shape[1] % 4:
-        return
-    reduction = state[name].float()
-    norm = state.get(f"{match['place']}norm.weight")
-    if norm is None or float(norm.float().std()) < TRAINED:
-        return
-    yield _sign(reduction.norm(dim=0))
-    for end in ("weight", "bias"):
-        values = state.get(f"{match['place']}norm.{end}")
-        if values is not None and len(values) == reduction.shape[1]:  # V2 norms what it reduced
-            yield _sign(values.float())
-
-
-def _sign(values: Tensor) -> float:
-    authors = values.view(4, -1).var(0).mean()
-    unfold = values.view(-1, 4).var(1).mean()
-    return log(float(authors + 1e-12) / float(unfold + 1e-12))

@@ -28,14 +28,9 @@ WARNING = (
     "can do with this computer whatever you can do, read your keys, delete your data. Go on only "
     "with a file from somebody you trust, best inside a container without network."
 )
-KEPT = (
-    "classes",
-    "CLASSES",
-    "thing_classes",
-    "dataset_meta",
-    "config",
-)  # of what the file says of itself
-KEPT_NAMES = "no Swin layout known, names kept"
+# Of what the file says of itself.
+KEPT = ("classes", "CLASSES", "thing_classes", "dataset_meta", "config")
+KEPT_NAMES = "no layout known, names kept"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,13 +61,15 @@ class _List(argparse.Action):
     """Print the names of the layouts and end, as --help does with the options."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        import swin_dense.backbones  # noqa: F401  registers what is known of their weights
         from swin_dense.checkpoints import layouts
 
-        print("\n".join(layouts.LAYOUTS))
+        print("\n".join(layouts.known()))
         parser.exit()
 
 
 def _convert(asked: argparse.Namespace) -> None:
+    import swin_dense.backbones  # noqa: F401  registers what is known of their weights
     from swin_dense.checkpoints import downloads, files, layouts
     from swin_dense.checkpoints.ledger import count
 
@@ -81,8 +78,7 @@ def _convert(asked: argparse.Namespace) -> None:
         raise InputError(f"DST {to}: safetensors are written. Call it {to.stem}.safetensors.")
     if to.exists() and not asked.force:
         raise InputError(f"DST {to} is there already. Choose another name, or give --force.")
-    if asked.to is not None and asked.to not in layouts.LAYOUTS:
-        layouts.export({}, asked.to)  # says which there are
+    heads = asked.to is not None and layouts.takes_heads(asked.to)
     files.require_place(to.parent, "DST")
     path = downloads.locate(asked.src)
     if asked.trust:
@@ -91,7 +87,7 @@ def _convert(asked: argparse.Namespace) -> None:
 
     state, layout, dropped = _converted(checkpoint, needed=asked.to is not None)
     if asked.to is not None:
-        state = layouts.export(_bare(state), asked.to)
+        state = layouts.export(state if heads else _bare(state), asked.to)
     record: dict[str, Any] = {
         "file": asked.src,
         "sha256": files.sha256(checkpoint.path),
@@ -116,7 +112,7 @@ def _converted(
     checkpoint: "Checkpoint", needed: bool
 ) -> tuple[dict[str, "Tensor"], str, dict[str, str]]:
     """Return the weights, the layout they had, and what was left out with its reason."""
-    from swin_dense.checkpoints import layouts, suspicious
+    from swin_dense.checkpoints import fitting, layouts, suspicious
 
     suspicious.refuse_impossible(checkpoint.weights, checkpoint.source)
     try:
@@ -126,8 +122,9 @@ def _converted(
             raise
         print(f"note: {error}", file=sys.stderr)
         return checkpoint.weights, KEPT_NAMES, checkpoint.no_tensors
-    suspicious.refuse_other_merging(found.state, checkpoint.source)
-    return found.state, found.layout, {**found.dropped, **checkpoint.no_tensors}
+    suspicious.refuse_suspicious(found.state, checkpoint.source)
+    layout = found.layout + fitting.averaged(found.average or checkpoint.average)
+    return found.state, layout, {**found.dropped, **checkpoint.no_tensors}
 
 
 def _bare(state: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:

@@ -10,7 +10,8 @@ import types
 import pytest
 import torch
 
-from swin_dense.checkpoints import downloads, files, official
+import swin_dense.backbones  # noqa: F401  registers the published files
+from swin_dense.checkpoints import architecture, downloads, files
 from swin_dense.errors import InputError
 
 GOOD = b"weights of some kind" * 1000
@@ -155,7 +156,7 @@ def test_offline_says_which_file_to_put_where(server, cache, monkeypatch, switch
     name = "swin_tiny_patch4_window7_224"
     with pytest.raises(InputError, match=f"{switch}=1 forbids the network") as refusal:
         downloads.locate(name)
-    assert official.BY_NAME[name].url in str(refusal.value)
+    assert architecture.published()[name].url in str(refusal.value)
     assert str(cache / f"{name}.pth") in str(refusal.value)
     with pytest.raises(InputError, match="forbids the network"):
         downloads.locate(f"{server.url}/good.pth")
@@ -176,14 +177,26 @@ def test_the_switch_can_be_off(server, monkeypatch, off):
     assert downloads.locate(f"{server.url}/good.pth").is_file()
 
 
-def test_a_name_of_the_table_comes_from_its_address(server, cache, monkeypatch):
-    monkeypatch.setattr(official, "RELEASES", server.url)
-    found = downloads.locate("swin_small_patch4_window7_224")
-    assert server.asked == ["/v1.0.0/swin_small_patch4_window7_224.pth"]
-    assert found == cache / "swin_small_patch4_window7_224.pth"
-    assert downloads.locate(official.BY_NAME["swin_small_patch4_window7_224"].url) == found
+def test_a_published_name_comes_from_its_address(server, cache, monkeypatch):
+    """Of any architecture that is registered; where the hash is known it counts."""
+    monkeypatch.setattr(architecture, "_known", {})
+    about = {"image_size": 32, "trained_on": "shapes", "top1": None, "licence": "MIT"}
+    files_of = [
+        architecture.Published(f"{name}_7", f"{server.url}/v1/{name}.pth", sha256=sha256, **about)
+        for name, sha256 in (("small", None), ("tiny", "0" * 64))
+    ]
+    for file in files_of:
+        rows = architecture.Rows(stem={}, block={})
+        architecture.register(
+            architecture.Architecture(file.name, rows, layouts=(), published=(file,))
+        )
+    found = downloads.locate("small_7")
+    assert server.asked == ["/v1/small.pth"]
+    assert found == cache / "small.pth"
+    assert downloads.locate(files_of[0].url) == found
     with pytest.raises(InputError, match="not the file"):  # this one's hash is known
-        downloads.locate("swin_tiny_patch4_window7_224")
+        downloads.locate("tiny_7")
+    assert downloads.hint("smal_7") == " Did you mean 'small_7'?"
 
 
 def test_a_file_of_that_name_goes_before_the_table(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from swin_dense.checkpoints.names import Template
         ("f.{2*stage+1}.{block}", "f.4.0", None),
         ("l.{stage+1}", "l.0", None),
         ("l.{stage+1}", "l.12", {"stage": 11}),
+        ("l.{stage-1}", "l.0", {"stage": 1}),
         ("head.{any}", "head.fc.0.weight", {"any": "fc.0.weight"}),
         ("head.{any}", "head.", None),
     ],

@@ -5,9 +5,15 @@ import math
 import pytest
 import torch
 
-from swin_dense.checkpoints.resizing import Resized, resize
+from swin_dense.checkpoints import resizing
+from swin_dense.checkpoints.resizing import BIAS_TABLE, PLACE_MAP, Resized
 
 TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
+RULES = (("relative_position_bias_table", BIAS_TABLE), ("absolute_pos_embed", PLACE_MAP))
+
+
+def resize(state, shapes):
+    return resizing.resize(state, shapes, RULES)
 
 
 def cubic(x):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+import swin_dense.backbones  # noqa: F401  registers what it finds suspicious
 from swin_dense.checkpoints import files, suspicious
 from swin_dense.errors import InputError
 
@@ -35,21 +36,21 @@ def reordered(state):
 
 def test_the_authors_order_passes(trained_state):
     suspicious.refuse_impossible(trained_state, "w")
-    suspicious.refuse_other_merging(trained_state, "w")
+    suspicious.refuse_suspicious(trained_state, "w")
     assert list(suspicious.swapped_norms(trained_state)) == []
 
 
 def test_the_other_order_under_the_authors_names_is_refused(trained_state):
     with pytest.raises(InputError, match=SIGN):
-        suspicious.refuse_other_merging(reordered(trained_state), "w")
+        suspicious.refuse_suspicious(reordered(trained_state), "w")
     bare = {n.removeprefix("backbone."): t for n, t in reordered(trained_state).items()}
     with pytest.raises(InputError, match=SIGN):
-        suspicious.refuse_other_merging(bare, "w")
+        suspicious.refuse_suspicious(bare, "w")
 
 
 def test_other_projects_names_are_not_judged(trained_state):
     theirs = {n.replace("layers.", "stages."): t for n, t in reordered(trained_state).items()}
-    suspicious.refuse_other_merging(theirs, "w")
+    suspicious.refuse_suspicious(theirs, "w")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -65,7 +66,7 @@ def test_random_weights_say_nothing(seed, drawn):
         norm = torch.ones(4 * channels)
         state[place + "norm.weight"] = norm if drawn else torch.rand(4 * channels, generator=random)
         state[place + "norm.bias"] = torch.randn(4 * channels, generator=random)
-    suspicious.refuse_other_merging(state, "w")
+    suspicious.refuse_suspicious(state, "w")
 
 
 def test_the_second_version_norms_what_it_reduced():
@@ -79,11 +80,11 @@ def test_the_second_version_norms_what_it_reduced():
             torch.randn(2 * channels, 4 * channels, generator=random) * size
         )
         state[place + "norm.weight"] = torch.rand(2 * channels, generator=random)
-    suspicious.refuse_other_merging(state, "w")
+    suspicious.refuse_suspicious(state, "w")
     names = [n for n in state if "reduction" in n]
     swapped = state | {n: reordered({n: state[n]})[n] for n in names}
     with pytest.raises(InputError, match=SIGN):
-        suspicious.refuse_other_merging(swapped, "w")
+        suspicious.refuse_suspicious(swapped, "w")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -112,5 +113,5 @@ def test_what_cannot_be_seen_is_not_claimed(trained_state):
     a, b = (f"backbone.layers.2.blocks.{i}.mlp.fc1.weight" for i in (0, 1))
     trained_state |= {a: trained_state[b], b: trained_state[a]}
     suspicious.refuse_impossible(trained_state, "w")
-    suspicious.refuse_other_merging(trained_state, "w")
+    suspicious.refuse_suspicious(trained_state, "w")
     assert list(suspicious.swapped_norms(trained_state)) == []

@@ -71,7 +71,7 @@ def test_our_names_are_written_with_the_account(classifier, tmp_path, capsys):
 def test_another_layout_and_back(classifier, tmp_path):
     source, ours = classifier
     there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
-    layout = next(name for name in layouts.LAYOUTS if name.startswith("timm Swin V1"))
+    layout = next(name for name in layouts.known() if name.startswith("timm Swin V1"))
     assert run(source, there, "--to", layout) == 0
     theirs = files.read(there).weights
     assert theirs.keys() != ours.keys()
@@ -81,7 +81,7 @@ def test_another_layout_and_back(classifier, tmp_path):
 
 def test_the_backbone_of_a_detector_alone_is_exported(tmp_path):
     target = tmp_path / "w.safetensors"
-    layout = next(name for name in layouts.LAYOUTS if name.startswith("OpenMMLab Swin V1"))
+    layout = next(name for name in layouts.known() if name.startswith("OpenMMLab Swin V1"))
     assert run(NANO, target, "--to", layout) == 0
     names = files.read(target).weights
     assert not any("roi_head" in name for name in names)
@@ -124,13 +124,13 @@ def test_what_is_no_swin_keeps_its_names(tmp_path, capsys):
     torch.save({"conv1.weight": torch.ones(2), "layer1.bias": torch.ones(3)}, tmp_path / "r.pth")
     assert run(tmp_path / "r.pth", tmp_path / "r.safetensors") == 0
     assert set(files.read(tmp_path / "r.safetensors").weights) == {"conv1.weight", "layer1.bias"}
-    assert "no Swin layout known, names kept" in capsys.readouterr().out
+    assert "no layout known, names kept" in capsys.readouterr().out
 
 
 def test_detectron2_arrays(classifier, tmp_path):
     _, ours = classifier
-    layout = next(n for n in layouts.LAYOUTS if n.startswith("detectron2 Swin V1, Mask2Former"))
-    theirs = layouts.export(ours, layout)
+    layout = next(n for n in layouts.known() if n == "official Swin V1 backbone")
+    theirs = layouts.export(ours, layout + " in detectron2")
     arrays = {n: np.asarray(t) for n, t in theirs.items()}
     (tmp_path / "d2.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "x"}))
     assert run(tmp_path / "d2.pkl", tmp_path / "w.safetensors") == 0
@@ -199,7 +199,7 @@ def test_what_cannot_be_read(tmp_path, capsys, content, says):
 def test_renamed_without_reordering(tmp_path, capsys):
     """OpenMMLab's values under the authors' names: the numbers tell."""
     state = dict(files.read(NANO).weights)
-    layout = next(n for n in layouts.LAYOUTS if n.startswith("OpenMMLab Swin V1"))
+    layout = next(n for n in layouts.known() if n.startswith("OpenMMLab Swin V1"))
     inner = {n.removeprefix("backbone."): t for n, t in state.items() if n.startswith("backbone.")}
     theirs = layouts.export(inner, layout)
     for name, tensor in theirs.items():
@@ -212,7 +212,7 @@ def test_renamed_without_reordering(tmp_path, capsys):
 
 def test_only_a_swin_has_other_layouts(tmp_path, capsys):
     torch.save({"a": torch.ones(2)}, tmp_path / "r.pth")
-    arguments = [tmp_path / "r.pth", tmp_path / "r.safetensors", "--to", layouts.LAYOUTS[0]]
+    arguments = [tmp_path / "r.pth", tmp_path / "r.safetensors", "--to", layouts.known()[0]]
     assert "Swin" in refused(capsys, tmp_path / "r.safetensors", *arguments)
 
 

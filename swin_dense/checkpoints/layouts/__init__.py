@@ -1,8 +1,24 @@
-"""Other projects' Swin weights -> ours, and back: dicts in, dicts out.
+"""Other projects' weights -> ours, and back: dicts in, dicts out.
 
-`recognition` finds the layout of a state dict; a file of its own has the names of each family.
+`recognition` finds architecture and layout of a state dict among those that are registered.
 """
 
-from swin_dense.checkpoints.layouts.recognition import LAYOUTS, Converted, convert, export
+from swin_dense.checkpoints.layouts.recognition import (
+    Converted,
+    UnknownWeightsError,
+    architecture_of,
+    convert,
+    export,
+    known,
+    takes_heads,
+)
 
-__all__ = ["LAYOUTS", "Converted", "convert", "export"]
+__all__ = [
+    "Converted",
+    "UnknownWeightsError",
+    "architecture_of",
+    "convert",
+    "export",
+    "known",
+    "takes_heads",
+]

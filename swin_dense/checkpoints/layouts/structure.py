@@ -1,116 +1,88 @@
-"""What a whole Swin backbone consists of, under our names, with its shapes in letters.
-
-C channels of the stage, P patch side, I image channels, N heads, M hidden channels of the MLP,
-B hidden channels of the position bias MLP, R rows of the bias table, T heads times tokens of a
-window, L tokens of a window, S side of the absolute place embedding.
-"""
+"""Say what a set of names and shapes lacks to be a whole backbone of an architecture."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from math import isqrt
+from dataclasses import dataclass
 
-from swin_dense.checkpoints.layouts.layout import MLP, V1, V2
+from swin_dense.checkpoints.architecture import Architecture, Rows
+from swin_dense.checkpoints.names import first, template
 
 Shape = tuple[int, ...]
-
-# A "?" marks what a model may lack, then everywhere; a "*" what each place may lack.
-STEM = {
-    "patch_embed.proj.weight": "C I P P",
-    "patch_embed.proj.bias": "C",
-    "patch_embed.norm.weight?": "C",
-    "patch_embed.norm.bias?": "C",
-    "absolute_pos_embed?": "1 C S S",
-}
-BLOCK = {
-    "norm1.weight": "C",
-    "norm1.bias": "C",
-    "norm2.weight": "C",
-    "norm2.bias": "C",
-    "mlp.fc1.weight": "M C",
-    "mlp.fc1.bias": "M",
-    "mlp.fc2.weight": "C M",
-    "mlp.fc2.bias": "C",
-}
-ATTENTION = {
-    "attn.qkv.weight": "3C C",
-    "attn.proj.weight": "C C",
-    "attn.proj.bias": "C",
-}
-BLOCKS = {
-    V1: BLOCK | ATTENTION | {"attn.relative_position_bias_table": "R N", "attn.qkv.bias?": "3C"},
-    V2: BLOCK
-    | ATTENTION
-    | {
-        "attn.logit_scale": "N 1 1",
-        "attn.cpb_mlp.0.weight": "B 2",
-        "attn.cpb_mlp.0.bias": "B",
-        "attn.cpb_mlp.2.weight": "N B",
-        "attn.q_bias?": "C",
-        "attn.v_bias?": "C",
-        "norm3.weight*": "C",
-        "norm3.bias*": "C",
-    },
-    MLP: BLOCK | {"spatial_mlp.weight": "T L 1", "spatial_mlp.bias": "T"},
-}
-MERGING = {
-    V1: {"reduction.weight": "2C 4C", "norm.weight": "4C", "norm.bias": "4C"},
-    V2: {"reduction.weight": "2C 4C", "norm.weight": "2C", "norm.bias": "2C"},
-    MLP: {"reduction.weight": "2C 4C", "norm.weight": "4C", "norm.bias": "4C"},
-}
-NORM = {"weight*": "C", "bias*": "C"}
+AXIS = re.compile(r"(?P<times>\d*)(?P<letter>[A-Za-z]?)")
 
 
-def problems(shapes: Mapping[str, Shape], architecture: str) -> list[str]:
-    """What is missing, too much or of a shape that does not go with the rest, in words."""
-    depths = _depths(shapes)
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor belongs."""
+
+    row: str  # with its mark
+    stage: int
+    form: str  # shape in letters
+
+    @property
+    def mark(self) -> str:
+        """Give "?" if a model may lack it, "*" if each place may, else nothing."""
+        return self.row[-1] if self.row[-1] in "?*" else ""
+
+
+def problems(shapes: Mapping[str, Shape], architecture: Architecture) -> list[str]:
+    """Say what is missing, too much or of a shape that does not go with the rest."""
+    depths = _depths(shapes, architecture.rows)
     if not depths:
         return ["there are no blocks"]
-    if len(shapes.get("patch_embed.proj.weight", ())) != 4:
-        return ["patch_embed.proj.weight is missing or no convolution"]
-    expected = _expected(depths, architecture)
-    names = {_name(row): row for row in expected}
-    missing = [n for n, row in names.items() if n == row and n not in shapes]
+    places = _places(depths, architecture.rows)
+    missing = [n for n, place in places.items() if not place.mark and n not in shapes]
     return (
         [f"{name} is missing" for name in missing]
-        + _halves(shapes, expected)
-        + [f"{name} has no place in this model" for name in shapes if name not in names]
-        + _misfits(shapes, expected)
+        + _halves(shapes, places)
+        + [f"{name} has no place in this model" for name in shapes if name not in places]
+        + _misfits(shapes, places, architecture)
     )
 
 
-def _depths(shapes: Mapping[str, Shape]) -> list[int]:
-    """Blocks of each stage, counted by the highest number; at least one where a merging leads."""
+def _depths(shapes: Iterable[str], rows: Rows) -> list[int]:
+    """Count the blocks of each stage by the highest number; at least one where a stage begins."""
     found: dict[int, int] = {}
+    blocks, entrances = _unmarked(rows.block), _unmarked(rows.entrance)
     for name in shapes:
-        if match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
-            stage, block = map(int, match.groups())
-            found[stage] = max(found.get(stage, 0), block + 1)
-        if match := re.match(r"layers\.(\d+)\.downsample\.", name):
-            found.setdefault(int(match[1]) + 1, 1)
+        if block := first(blocks, name):
+            stage, number = int(block[1].get("stage", 0)), int(block[1]["block"])
+            found[stage] = max(found.get(stage, 0), number + 1)
+        elif entered := first(entrances, name):
+            found.setdefault(int(entered[1]["stage"]), 1)
     return [found.get(stage, 1) for stage in range(max(found, default=-1) + 1)]
 
 
-def _expected(depths: Sequence[int], architecture: str) -> dict[str, tuple[int, str]]:
-    """Row with its mark -> stage, and shape in letters."""
-    expected = {row: (0, form) for row, form in STEM.items()}
+def _unmarked(group: Iterable[str]) -> list[str]:
+    return [row.rstrip("?*") for row in group]
+
+
+def _places(depths: Sequence[int], rows: Rows) -> dict[str, Place]:
+    """Give the name of each tensor of a backbone of these depths -> its place."""
+    places: dict[str, Place] = {}
+
+    def put(group: Mapping[str, str], stage: int, block: int = 0) -> None:
+        for row, form in group.items():
+            name = template(row.rstrip("?*")).write({"stage": stage, "block": block})
+            places.setdefault(name, Place(row, stage, form))
+
+    put(rows.stem, 0)
     for stage, depth in enumerate(depths):
+        if stage > 0:
+            put(rows.entrance, stage)
         for block in range(depth):
-            place = f"layers.{stage}.blocks.{block}."
-            expected |= {place + row: (stage, f) for row, f in BLOCKS[architecture].items()}
-        if stage < len(depths) - 1:
-            place = f"layers.{stage}.downsample."
-            expected |= {place + row: (stage, f) for row, f in MERGING[architecture].items()}
-        expected |= {f"norm{stage}.{row}": (stage, f) for row, f in NORM.items()}
-    return expected
+            put(rows.block, stage, block)
+        put(rows.output, stage)
+    return places
 
 
-def _halves(shapes: Mapping[str, Shape], expected: Iterable[str]) -> list[str]:
-    """What is there in part only: the bias of a norm without its weight, or of some blocks."""
+def _halves(shapes: Mapping[str, Shape], places: Mapping[str, Place]) -> list[str]:
+    """Say what is there in part only: the bias of a norm without its weight, or of some blocks."""
     seen: dict[str, list[str]] = {}
-    for row in expected:
-        if row != _name(row):
-            place = row if row.endswith("*") else re.sub(r"^layers\.\d+\.blocks\.\d+\.", "", row)
-            seen.setdefault(place.rpartition(".")[0], []).append(_name(row))
+    for name, place in places.items():
+        if place.mark:
+            group = name if place.mark == "*" else place.row
+            seen.setdefault(group.rpartition(".")[0] or group, []).append(name)
     return [
         f"{next(n for n in names if n not in shapes)} is missing, though others of its kind come"
         for names in seen.values()
@@ -118,37 +90,43 @@ def _halves(shapes: Mapping[str, Shape], expected: Iterable[str]) -> list[str]:
     ]
 
 
-def _misfits(shapes: Mapping[str, Shape], expected: Mapping[str, tuple[int, str]]) -> list[str]:
-    """Shapes that do not agree with the rest of their stage."""
-    width = shapes["patch_embed.proj.weight"][0]
+def _misfits(
+    shapes: Mapping[str, Shape], places: Mapping[str, Place], architecture: Architecture
+) -> list[str]:
+    """Say which shapes do not agree with the rest of their stage."""
     sizes: dict[tuple[int, str], int] = {}
     found = []
-    for row, (stage, form) in expected.items():
-        name = _name(row)
-        if name in shapes:
-            sizes[stage, "C"] = width * 2**stage
-            want = _fill(form, stage, shapes[name], sizes)
-            if want != shapes[name]:
-                found.append(f"{name} is {shapes[name]} where {want} belongs")
-    for (stage, letter), size in sizes.items():
-        channels = width * 2**stage
-        if letter == "R" and (isqrt(size) ** 2 != size or size % 2 == 0):
-            found.append(f"the bias tables of stage {stage} have {size} rows, no odd square")
-        if letter == "N" and (size < 1 or channels % size):
-            found.append(f"{size} heads do not divide the {channels} channels of stage {stage}")
-    return found
+    for name, place in places.items():
+        if name not in shapes:
+            continue
+        if architecture.width and (0, "C") in sizes:
+            sizes[place.stage, "C"] = architecture.width(sizes[0, "C"], place.stage)
+        want = _fill(place, shapes[name], sizes)
+        if want != shapes[name]:
+            text = want if all(isinstance(size, int) for size in want) else _in_words(want)
+            found.append(f"{name} is {shapes[name]} where {text} belongs")
+    return found + list(architecture.check(sizes))
 
 
-def _fill(form: str, stage: int, shape: Shape, sizes: dict[tuple[int, str], int]) -> Shape:
-    """The shape that `form` stands for; a letter not met before takes what stands in `shape`."""
-    filled = []
-    for axis, part in enumerate(form.split()):
-        times, letter = part.rstrip("CIPNMBRTLS"), part.lstrip("0123456789")
-        size = shape[axis] if axis < len(shape) else 0
-        value = sizes.setdefault((stage, letter), size) if letter else 1
-        filled.append(int(times or 1) * value)
+def _fill(place: Place, shape: Shape, sizes: dict[tuple[int, str], int]) -> tuple[int | str, ...]:
+    """Give the shape that belongs there; a letter not met before takes what stands in `shape`.
+
+    Letters that stand for no number yet remain if `shape` has another number of axes.
+    """
+    axes = place.form.split()
+    filled: list[int | str] = []
+    for number, axis in enumerate(axes):
+        match = AXIS.fullmatch(axis)
+        if match is None:
+            raise ValueError(f"{place.row}: {axis!r} is no size, write such as C, 4C or 2")
+        times, letter = int(match["times"] or 1), match["letter"]
+        stage = place.stage - letter.islower()
+        if letter and len(shape) == len(axes):
+            sizes.setdefault((stage, letter.upper()), shape[number] // times)
+        size = sizes.get((stage, letter.upper())) if letter else 1
+        filled.append(axis if size is None else times * size)
     return tuple(filled)
 
 
-def _name(row: str) -> str:
-    return row.rstrip("?*")
+def _in_words(shape: Sequence[int | str]) -> str:
+    return f"({', '.join(map(str, shape))})"

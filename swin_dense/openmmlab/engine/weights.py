@@ -13,7 +13,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from swin_dense.checkpoints import downloads, files, fitting, layouts, official
+import swin_dense.backbones  # noqa: F401  registers what is known of their weights
+from swin_dense.checkpoints import downloads, files, fitting, layouts
 from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.checkpoints.ledger import Ledger
 from swin_dense.errors import InputError
@@ -39,7 +40,7 @@ def read(source: str, map_location: Any = None) -> Checkpoint:
         InputError: it cannot be had or not be read safely.
     """
     path = downloads.locate(source, _print)
-    if not path.exists() and (hint := official.hint(source)):
+    if not path.exists() and (hint := downloads.hint(source)):
         raise InputError(
             f"checkpoint: there is no file {source} and no weights of that name.{hint}"
         )

@@ -7,47 +7,75 @@ import torch
 from swin_states import MLP, V1, V2, ours, spatial_mlp_state
 
 from swin_dense.checkpoints import names
-from swin_dense.checkpoints.layouts import LAYOUTS, convert, export, openmmlab
-from swin_dense.checkpoints.layouts.recognition import ALL
+from swin_dense.checkpoints.architecture import registered
+from swin_dense.checkpoints.layouts import UnknownWeightsError, convert, export, heads, known
 from swin_dense.errors import InputError
 
-HEADS = {"detector": "roi_head.bbox_head.fc_cls.weight", "segmentor": "decode_head.conv_seg.weight"}
+# kind of model around a backbone -> a name that tells it
+HEADS = {
+    "": None,
+    " behind 'backbone.'": None,
+    " in a classifier": "head.fc.weight",
+    " in masked pre-training": "neck.decoder.0.weight",
+    " in a detector": "roi_head.bbox_head.fc_cls.weight",
+    " in a segmentor": "decode_head.conv_seg.weight",
+    " in detectron2": "sem_seg_head.predictor.query_feat.weight",
+    " in detectron2 with a feature pyramid": "backbone.fpn_lateral2.weight",
+}
+LAYOUTS = known()
+BARE = [(a.name, layout) for a in registered() for layout in a.layouts]
 
 
-def our_state(layout):
-    """As much of a model of ours as this layout has a place for."""
-    if layout.architecture == MLP:
+def our_state(architecture, layout):
+    """As much of a backbone of ours as this layout has a place for."""
+    if architecture == MLP:
         state = {re.sub(r"^norm\.", "norm3.", n): t for n, t in spatial_mlp_state().items()}
     else:
-        state = ours(layout.architecture).state_dict()
+        state = ours(architecture).state_dict()
     places = " ".join(layout.table.values())
     if "norm{stage}" not in places:
         kept = "norm3." if "norm{last}" in places else "layers"
         state = {n: t for n, t in state.items() if not re.match(r"norm\d", n) or n.startswith(kept)}
-    if layout.whole:
-        state = {f"backbone.{name}": tensor for name, tensor in state.items()}
-        kind = next(kind for kind in HEADS if kind in layout.name)
-        state[HEADS[kind]] = torch.randn(5, 3)
     return state
 
 
-@pytest.mark.parametrize("layout", ALL, ids=lambda layout: layout.name)
-def test_there_and_back(layout):
-    state = our_state(layout)
-    theirs = export(state, layout.name)
+def ids(value):
+    return getattr(value, "name", None) or getattr(value, "phrase", "")
+
+
+# Layouts and kinds of models know nothing of each other: one of each architecture in every kind.
+FIRST = dict(reversed(BARE)).items()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layout", "kind"),
+    [(a, layout, heads.KINDS[0]) for a, layout in BARE]
+    + [(a, layout, kind) for a, layout in FIRST for kind in heads.KINDS[1:]],
+    ids=ids,
+)
+def test_there_and_back(architecture, layout, kind):
+    state, head = our_state(architecture, layout), HEADS[kind.phrase]
+    if kind.whole:
+        state = {f"backbone.{name}": tensor for name, tensor in state.items()}
+        state[head] = torch.randn(5, 3)
+    theirs = export(state, layout.name + kind.phrase)
+    if head and not kind.whole:
+        theirs[head] = torch.randn(5, 3)
     for mark in layout.marks:  # what tells it from others may be no weight of ours
-        if not any(names.first([mark], name) for name in theirs):
-            theirs[mark.format(any="x.weight", end="weight")] = torch.ones(1)
+        if not any(names.first([kind.prefix + mark], name) for name in theirs):
+            mark = kind.prefix + mark.format(any="x.weight", end="weight")
+            theirs[mark] = torch.ones(1)
     found = convert(theirs)
-    assert (found.layout, found.whole) == (layout.name, layout.whole)
-    assert found.architecture == layout.architecture
+    assert (found.layout, found.whole) == (layout.name + kind.phrase, kind.whole)
+    assert found.architecture == architecture
+    assert (head in found.dropped) == bool(head and not kind.whole)
     assert found.state.keys() == state.keys()
     for name, tensor in state.items():
         assert torch.equal(found.state[name], tensor), name
 
 
 def test_layouts_have_names_of_their_own():
-    assert len(set(LAYOUTS)) == len(LAYOUTS) == len(ALL)
+    assert len(set(LAYOUTS)) == len(LAYOUTS) == len(BARE) >= 20
 
 
 def test_an_unknown_layout_is_refused():
@@ -60,10 +88,11 @@ def test_an_unknown_layout_is_refused():
     [
         (
             "timm Swin V2",
-            r"takes a whole Swin V2 under our names, but layers.0.blocks.0.attn.logit",
+            r"takes a whole Swin V2 under our names, but layers.0.blocks.0.attn.logit.* "
+            r"These are weights of Swin V1, choose from: official Swin V1 backbone; ",
         ),
         (
-            "mmdet 3.x Swin V1 detector",
+            "official Swin V1 backbone in a detector",
             r"a whole Swin V1 behind 'backbone.' .* there are no blocks",
         ),
     ],
@@ -74,10 +103,45 @@ def test_only_what_a_layout_is_for_is_exported(layout, says):
 
 
 def test_a_number_where_channels_belong_is_told():
-    theirs = export(ours(V1).state_dict(), LAYOUTS[ALL.index(openmmlab.BACKBONES[0])])
+    layout = next(n for n in LAYOUTS if n.startswith("OpenMMLab Swin V1"))
+    theirs = export(ours(V1).state_dict(), layout)
     theirs["stages.0.downsample.norm.bias"] = torch.tensor(1.0)
     with pytest.raises(InputError, match=r"layers.0.downsample.norm.bias is \(\) where \(48,\)"):
         convert(theirs)
+
+
+# --- Weights that are often mistaken ------------------------------------------------------------
+
+
+def looks_like(found):
+    with pytest.raises(UnknownWeightsError) as refusal:
+        convert({name: torch.ones(1) for name in found})
+    return refusal.value.kind
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("layer1.0.conv1.weight", "a ResNet"),
+        ("backbone.layer3.5.conv2.weight", "a ResNet"),
+        ("blocks.11.attn.qkv.weight", "a plain ViT"),
+        ("vit.encoder.layer.0.attention.attention.query.weight", "a plain ViT"),
+        ("stages.2.8.dwconv.weight", "a ConvNeXt"),
+        ("backbone.stages.0.1.depthwise_conv.weight", "a ConvNeXt"),
+        ("stages.1.blocks.0.conv_dw.weight", "a ConvNeXt"),
+        ("stages.0.blocks.0.attn.meta_mlp.fc1.weight", "timm's swinv2_cr"),
+        ("layers.2.blocks.1.mlp._moe_layer.experts.batched_fc1_w", "a Swin with experts"),
+    ],
+)
+def test_kinds(name, what):
+    assert looks_like(["x.weight", name]).startswith(what)
+
+
+@pytest.mark.parametrize("kind", [V1, V2])
+def test_a_swin_looks_like_nothing_else(kind):
+    names = list(ours(kind).state_dict())
+    assert looks_like(names) == ""
+    assert looks_like(["backbone." + name for name in names]) == ""
 
 
 # --- Refusals ------------------------------------------------------------------------------------
@@ -104,17 +168,26 @@ def test_foreign_weights(shapes, what, first):
     with pytest.raises(InputError) as refusal:
         convert(state)
     says = str(refusal.value)
-    assert f"no whole Swin in any of the {len(LAYOUTS)} layouts" in says
+    assert f"no whole backbone in any of the {len(LAYOUTS)} layouts" in says
     assert f"they are of {what}. Nearest is '" in says
     assert f"{first} has no place" in says
 
 
-@pytest.mark.parametrize("layout", [x for x in ALL if x.architecture != MLP], ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    ("architecture", "layout", "phrase"),
+    [(a, layout, "") for a, layout in BARE if a != MLP]
+    + [(a, layout, " in a detector") for a, layout in FIRST if a != MLP],
+    ids=ids,
+)
 @pytest.mark.parametrize(
     "kept", [slice(None, None, 2), slice(None, 60)], ids=["every 2nd", "first"]
 )
-def test_half_of_a_file(layout, kept):
-    theirs = export(our_state(layout), layout.name)
+def test_half_of_a_file(architecture, layout, phrase, kept):
+    state = our_state(architecture, layout)
+    if phrase:
+        state = {f"backbone.{name}": tensor for name, tensor in state.items()}
+        state["neck.convs.0.weight"] = torch.randn(5, 3)
+    theirs = export(state, layout.name + phrase)
     half = dict(list(theirs.items())[kept])
     with pytest.raises(InputError, match=r" is missing"):
         convert(half)
@@ -158,7 +231,7 @@ def test_one_tensor_under_two_names_is_named():
 
 def test_nothing_at_all():
     with pytest.raises(
-        InputError, match=r"these 0 tensors are no whole Swin .* there are no blocks"
+        InputError, match=r"these 0 tensors are no whole backbone .* there are no blocks"
     ):
         convert({})
 

@@ -1,9 +1,15 @@
-"""What makes a set of shapes a Swin, and how each fault is told."""
+"""What makes a set of shapes a backbone, asked of Swins, and how each fault is told."""
 
 import pytest
 from swin_states import MLP, V1, V2, ours, spatial_mlp_state
 
-from swin_dense.checkpoints.layouts.structure import problems
+from swin_dense.checkpoints import architecture
+from swin_dense.checkpoints.layouts import structure
+
+
+def problems(shapes, kind):
+    (known,) = (a for a in architecture.registered() if a.name == kind)
+    return structure.problems(shapes, known)
 
 
 def shapes(kind, **changes):
@@ -54,7 +60,7 @@ def test_whole_models_have_no_problem(kind, changes):
         (
             V1,
             {"patch_embed.proj.weight": (12, 48)},
-            "patch_embed.proj.weight is missing or no conv",
+            "patch_embed.proj.weight is (12, 48) where (C, I, P, P) belongs",
         ),
         (
             V1,

@@ -6,8 +6,10 @@ before its names. The backbone class of V1 norms each map by a layer of its own 
 `layernorm`; that of V2 norms nothing.
 """
 
-from swin_dense.checkpoints.layouts import authors
-from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, V1, V2, Layout
+from swin_dense.backbones.swin_weights import authors
+from swin_dense.backbones.swin_weights.orders import PLACE_ROW
+from swin_dense.backbones.swin_weights.rows import DERIVED, V1, V2
+from swin_dense.checkpoints.architecture import CLASSES, Layout
 from swin_dense.checkpoints.names import under
 
 BLOCK = "encoder.layers.{stage}.blocks.{block}."
@@ -93,17 +95,19 @@ def _layout(name: str, kind: str, in_block: dict[str, str], as_backbone: bool) -
     both = inner | table if as_backbone and name == "5.x" else table | inner
     return Layout(
         name=f"Hugging Face transformers {name} {kind}" + (" backbone" if as_backbone else ""),
-        architecture=kind,
         table=both | (MAP_NORMS if as_backbone else {}),
         dropped=dropped | under("swin.", dropped) | under("swinv2.", dropped) | BESIDE,
         marks=("hidden_states_norms.{any}",) if as_backbone else (),
+        orders=(PLACE_ROW,),
     )
 
 
-LAYOUTS = (
-    _layout("4.x", V1, V1_4, as_backbone=False),
-    _layout("5.x", V1, V1_5, as_backbone=False),
-    _layout("4.x and 5.x", V2, V2_4, as_backbone=False),  # its backbone class has no norms
-    _layout("4.x", V1, V1_4, as_backbone=True),
-    _layout("5.x", V1, V1_5, as_backbone=True),
-)
+LAYOUTS = {
+    V1: (
+        _layout("4.x", V1, V1_4, as_backbone=False),
+        _layout("5.x", V1, V1_5, as_backbone=False),
+        _layout("4.x", V1, V1_4, as_backbone=True),
+        _layout("5.x", V1, V1_5, as_backbone=True),
+    ),
+    V2: (_layout("4.x and 5.x", V2, V2_4, as_backbone=False),),  # its backbone class has no norms
+}

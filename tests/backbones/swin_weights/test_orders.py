@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from swin_dense.checkpoints.layouts import merging
+from swin_dense.backbones.swin_weights import orders
+from swin_dense.checkpoints import names
 
 # Two channels of four tokens, written as channel, row, column.
 AUTHORS = ["a00", "b00", "a10", "b10", "a01", "b01", "a11", "b11"]
@@ -15,8 +16,8 @@ def test_orders_by_hand():
     codes = {name: float(number) for number, name in enumerate(AUTHORS)}
     authors = torch.tensor([codes[name] for name in AUTHORS])
     unfold = torch.tensor([codes[name] for name in UNFOLD])
-    assert torch.equal(merging.from_unfold(unfold), authors)
-    assert torch.equal(merging.to_unfold(authors), unfold)
+    assert torch.equal(orders.from_unfold(unfold), authors)
+    assert torch.equal(orders.to_unfold(authors), unfold)
 
 
 def test_orders_are_those_of_the_layers():
@@ -25,26 +26,27 @@ def test_orders_are_those_of_the_layers():
     x = 100 * channels[:, None, None] + 10 * rows[:, None] + columns  # (C, 2, 2)
     unfold = nn.Unfold(2, stride=2)(x[None])[0, :, 0]
     authors = torch.cat([x[:, 0, 0], x[:, 1, 0], x[:, 0, 1], x[:, 1, 1]])
-    assert torch.equal(merging.from_unfold(unfold), authors)
-    assert torch.equal(merging.to_unfold(authors), unfold)
+    assert torch.equal(orders.from_unfold(unfold), authors)
+    assert torch.equal(orders.to_unfold(authors), unfold)
 
 
 def test_a_matrix_is_ordered_along_its_columns():
     matrix = torch.randn(6, 12)
-    for row, ordered in zip(matrix, merging.from_unfold(matrix), strict=True):
-        assert torch.equal(merging.from_unfold(row), ordered)
-    assert torch.equal(merging.to_unfold(merging.from_unfold(matrix)), matrix)
+    for row, ordered in zip(matrix, orders.from_unfold(matrix), strict=True):
+        assert torch.equal(orders.from_unfold(row), ordered)
+    assert torch.equal(orders.to_unfold(orders.from_unfold(matrix)), matrix)
 
 
 @pytest.mark.parametrize(
     ("name", "one", "two"),
     [
         ("layers.0.downsample.reduction.weight", True, True),
-        ("backbone.layers.2.downsample.norm.bias", True, False),  # version 2 norms 2 C
+        ("layers.2.downsample.norm.bias", True, False),  # version 2 norms 2 C
         ("layers.0.blocks.1.norm1.weight", False, False),
         ("norm0.weight", False, False),
     ],
 )
 def test_which_tensors_hold_four_tokens(name, one, two):
-    assert merging.is_merged(name, "Swin V1") is one
-    assert merging.is_merged(name, "Swin V2") is two
+    for kind, wanted in (("Swin V1", one), ("Swin V2", two)):
+        merged = [order.name for order in orders.unfold(kind)]
+        assert (names.first(merged, name) is not None) is wanted

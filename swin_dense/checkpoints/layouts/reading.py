@@ -1,33 +1,13 @@
-"""One layout: how another project names and orders the weights of a Swin."""
+"""One layout applied to the weights of a bare backbone: their names and orders to ours and back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import isqrt
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from swin_dense.checkpoints import names
-from swin_dense.checkpoints.layouts import merging
+from swin_dense.checkpoints.architecture import Layout
 from swin_dense.errors import InputError
-
-V1, V2, MLP = "Swin V1", "Swin V2", "Swin-MLP"
-
-DERIVED = "follows from the window, the model computes it"
-CLASSES = "classification head"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A table of names, and what differs in the values behind them."""
-
-    name: str
-    architecture: str
-    table: dict[str, str]  # their name -> ours
-    dropped: dict[str, str] = field(default_factory=dict)  # their name -> why it has no place
-    marks: tuple[str, ...] = ()  # of each there must be a key
-    whole: bool = False
-    unfold: bool = False  # patch merging by nn.Unfold
-    flat_ape: bool = True  # the absolute place embedding is (1, H * W, C), not (1, C, H, W)
 
 
 @dataclass(frozen=True)
@@ -67,7 +47,7 @@ def read(layout: Layout, state: Mapping[str, Tensor]) -> Reading:
         layout=layout,
         state={n: _ours(n, t, layout) for n, t in names.join(ours).items()},
         dropped=dropped,
-        known=sum("{any}" not in row for _, row, _ in rows),
+        known=len(rows),
         unknown=unknown,
         unmarked=[m for m in layout.marks if not any(names.first([m], n) for n in state)],
         twice=twice,
@@ -75,7 +55,7 @@ def read(layout: Layout, state: Mapping[str, Tensor]) -> Reading:
 
 
 def write(layout: Layout, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names -> the names and orders of `layout`.
+    """Give our names the names and orders of `layout`.
 
     Raises:
         InputError: a tensor has no place there.
@@ -103,18 +83,14 @@ def write(layout: Layout, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _ours(name: str, tensor: Tensor, layout: Layout) -> Tensor:
-    if layout.unfold and merging.is_merged(name, layout.architecture):
-        return merging.from_unfold(tensor) if tensor.shape[-1:].numel() % 4 == 0 else tensor
-    if name.endswith("absolute_pos_embed") and tensor.dim() == 3:
-        side = isqrt(tensor.shape[1])
-        if side**2 == tensor.shape[1]:
-            return tensor.transpose(1, 2).unflatten(2, (side, side)).contiguous()
+    for order in layout.orders:
+        if names.first([order.name], name):
+            return order.to_ours(tensor)
     return tensor
 
 
 def _theirs(name: str, tensor: Tensor, layout: Layout) -> Tensor:
-    if layout.unfold and merging.is_merged(name, layout.architecture):
-        return merging.to_unfold(tensor)
-    if layout.flat_ape and name.endswith("absolute_pos_embed"):
-        return tensor.flatten(2).transpose(1, 2).contiguous()
+    for order in layout.orders:
+        if names.first([order.name], name):
+            return order.to_theirs(tensor)
     return tensor

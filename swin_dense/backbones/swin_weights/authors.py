@@ -6,7 +6,9 @@ swin_mlp.py), and the backbones of SwinTransformer/Swin-Transformer-Object-Detec
 applied to the last map, so it becomes ours of the last stage.
 """
 
-from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, MLP, V1, V2, Layout
+from swin_dense.backbones.swin_weights.orders import PLACE_MAP, PLACE_ROW
+from swin_dense.backbones.swin_weights.rows import DERIVED, MLP, V1, V2
+from swin_dense.checkpoints.architecture import CLASSES, Layout
 from swin_dense.checkpoints.names import same, under
 
 BLOCK = "layers.{stage}.blocks.{block}."
@@ -40,42 +42,45 @@ LAST_NORM = {"norm.{end}": "norm{last}.{end}"}
 
 
 def backbone(kind: str, block: str = BLOCK, merge: str = MERGE) -> dict[str, str]:
-    """The table of a backbone without its output norms, with these words before the names."""
+    """Give the table of a backbone without its output norms, its names behind these words."""
     in_block = IN_BLOCK | ATTENTION[kind] | SELDOM[kind]
     return STEM | under(block, in_block, BLOCK) | under(merge, MERGING, MERGE)
 
 
-DENSE = tuple(
-    Layout(
-        name=f"swin_dense {kind} backbone, official names",
-        architecture=kind,
+DENSE = {
+    kind: Layout(
+        name=f"official {kind} backbone",
         table=backbone(kind) | NORMS,
         dropped=under(BLOCK, BUFFERS),
         marks=("norm{stage}.{end}",),
-        flat_ape=False,
+        orders=(PLACE_MAP,),
     )
     for kind in (V1, V2)
-)
-CLASSIFICATION = tuple(
-    Layout(
+}
+CLASSIFICATION = {
+    kind: Layout(
         name=f"official {kind} classification",
-        architecture=kind,
         table=backbone(kind) | LAST_NORM,
         dropped=under(BLOCK, BUFFERS) | {"head.{end}": CLASSES},
+        orders=(PLACE_ROW,),
     )
     for kind in (V1, V2, MLP)
-)
-SIMMIM = tuple(
-    Layout(
-        name=f"SimMIM pre-training, {bare.architecture}",
-        architecture=bare.architecture,
-        table=under("encoder.", bare.table),
-        dropped=under("encoder.", bare.dropped)
+}
+SIMMIM = {
+    kind: Layout(
+        name=f"SimMIM pre-training, {kind}",
+        table=under("encoder.", CLASSIFICATION[kind].table),
+        dropped=under("encoder.", CLASSIFICATION[kind].dropped)
         | {
             "encoder.mask_token": "stands for hidden patches in pre-training",
             "decoder.0.{end}": "paints hidden patches in pre-training",
         },
+        orders=(PLACE_ROW,),
     )
-    for bare in CLASSIFICATION[:2]
-)
-LAYOUTS = DENSE + CLASSIFICATION + SIMMIM
+    for kind in (V1, V2)
+}
+LAYOUTS = {
+    V1: (DENSE[V1], CLASSIFICATION[V1], SIMMIM[V1]),
+    V2: (DENSE[V2], CLASSIFICATION[V2], SIMMIM[V2]),
+    MLP: (CLASSIFICATION[MLP],),
+}

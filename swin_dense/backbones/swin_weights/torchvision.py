@@ -4,8 +4,9 @@ Blocks and patch mergings take turns in `features`. Version 2 has a bias for key
 sets to zero before each use.
 """
 
-from swin_dense.checkpoints.layouts import authors
-from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, V1, V2, Layout
+from swin_dense.backbones.swin_weights import authors
+from swin_dense.backbones.swin_weights.rows import DERIVED, V1, V2
+from swin_dense.checkpoints.architecture import CLASSES, Layout
 from swin_dense.checkpoints.names import under
 
 BLOCK = "features.{2*stage+1}.{block}."
@@ -45,15 +46,16 @@ BUFFERS = {
     "attn.relative_coords_table": DERIVED,
 }
 
-LAYOUTS = tuple(
-    Layout(
-        name=f"torchvision {kind}",
-        architecture=kind,
-        table=STEM
-        | under(BLOCK, IN_BLOCK | ATTENTION[kind], authors.BLOCK)
-        | under(MERGE, authors.MERGING, authors.MERGE)
-        | authors.LAST_NORM,
-        dropped=under(BLOCK, BUFFERS | DROPPED[kind]) | {"head.{end}": CLASSES},
+LAYOUTS = {
+    kind: (
+        Layout(
+            name=f"torchvision {kind}",
+            table=STEM
+            | under(BLOCK, IN_BLOCK | ATTENTION[kind], authors.BLOCK)
+            | under(MERGE, authors.MERGING, authors.MERGE)
+            | authors.LAST_NORM,
+            dropped=under(BLOCK, BUFFERS | DROPPED[kind]) | {"head.{end}": CLASSES},
+        ),
     )
     for kind in (V1, V2)
-)
+}

@@ -5,9 +5,11 @@ mmpretrain/models/backbones/swin_transformer.py and swin_transformer_v2.py. Patc
 nn.Unfold. Version 2 merges at the entrance of a stage, so its numbers are one higher.
 """
 
-from swin_dense.checkpoints.layouts import authors
-from swin_dense.checkpoints.layouts.layout import CLASSES, DERIVED, V1, V2, Layout
-from swin_dense.checkpoints.names import same, under
+from swin_dense.backbones.swin_weights import authors
+from swin_dense.backbones.swin_weights.orders import PLACE_MAP, PLACE_ROW, unfold
+from swin_dense.backbones.swin_weights.rows import DERIVED, V1, V2
+from swin_dense.checkpoints.architecture import Layout
+from swin_dense.checkpoints.names import under
 
 BLOCK = "stages.{stage}.blocks.{block}."
 MERGE = {V1: "stages.{stage}.downsample.", V2: "stages.{stage+1}.downsample."}
@@ -45,42 +47,20 @@ BUFFERS = {
     "attn.w_msa.relative_coords_table": DERIVED,
 }
 
-BACKBONES = tuple(
-    Layout(
-        name=f"OpenMMLab {kind} backbone ({projects})",
-        architecture=kind,
-        table=STEM
-        | under(BLOCK, IN_BLOCK | ATTENTION[kind], authors.BLOCK)
-        | under(MERGE[kind], authors.MERGING, authors.MERGE)
-        | same("norm{stage}.{end}"),
-        dropped=under(BLOCK, BUFFERS),
-        unfold=True,
-        flat_ape=kind == V2,
+PROJECTS = {V1: "mmdet 3.x, mmseg 1.x, mmpretrain", V2: "mmpretrain"}
+LAYOUTS = {
+    kind: (
+        Layout(
+            name=f"OpenMMLab {kind} backbone ({PROJECTS[kind]})",
+            table=STEM
+            | under(BLOCK, IN_BLOCK | ATTENTION[kind], authors.BLOCK)
+            | under(MERGE[kind], authors.MERGING, authors.MERGE)
+            | authors.NORMS
+            | authors.LAST_NORM,  # the first files of mmpretrain say norm, not norm3
+            dropped=under(BLOCK, BUFFERS)
+            | {"mask_token": "stands for hidden patches in pre-training"},
+            orders=(*unfold(kind), PLACE_ROW if kind == V2 else PLACE_MAP),
+        ),
     )
-    for kind, projects in ((V1, "mmdet 3.x, mmseg 1.x, mmpretrain"), (V2, "mmpretrain"))
-)
-CLASSIFIERS = tuple(
-    Layout(
-        name=f"mmpretrain {bare.architecture} classifier",
-        architecture=bare.architecture,
-        # Files of its first version say norm, not norm3.
-        table=under("backbone.", bare.table | authors.LAST_NORM),
-        dropped=under("backbone.", bare.dropped) | {"head.fc.{end}": CLASSES},
-        marks=("head.fc.{end}",),
-        unfold=True,
-    )
-    for bare in BACKBONES
-)
-SIMMIM = Layout(
-    name="mmpretrain SimMIM pre-training, Swin V1",
-    architecture=V1,
-    table=CLASSIFIERS[0].table,
-    dropped=under("backbone.", BACKBONES[0].dropped)
-    | {
-        "backbone.mask_token": "stands for hidden patches in pre-training",
-        "neck.decoder.0.{end}": "paints hidden patches in pre-training",
-    },
-    marks=("backbone.mask_token",),
-    unfold=True,
-)
-LAYOUTS = (*BACKBONES, *CLASSIFIERS, SIMMIM)
+    for kind in (V1, V2)
+}

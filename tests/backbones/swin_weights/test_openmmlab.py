@@ -114,7 +114,10 @@ def test_a_classifier_of_mmpretrain(kind):
     state = {f"backbone.{name}": tensor for name, tensor in bare.items()}
     state |= {"head.fc.weight": torch.ones(5, 8 * WIDTH), "head.fc.bias": torch.ones(5)}
     found = convert(state)
-    assert (found.layout, found.whole) == (f"mmpretrain {kind} classifier", False)
+    projects = "mmdet 3.x, mmseg 1.x, mmpretrain" if kind == V1 else "mmpretrain"
+    name = f"OpenMMLab {kind} backbone ({projects})"
+    assert (found.layout, found.whole) == (name + " in a classifier", False)
+    assert found.architecture == kind
     assert found.dropped["head.fc.bias"] == "classification head"
     ours(kind, out_indices=(3,)).load_state_dict(found.state, strict=True)
     assert_round_trip(state)
@@ -172,6 +175,7 @@ def test_simmim_of_mmpretrain():
     state |= {"backbone.mask_token": torch.ones(1, 1, WIDTH)}
     state |= {"neck.decoder.0.weight": torch.ones(3072, 96, 1, 1)}
     found = convert(state)
-    assert found.layout == "mmpretrain SimMIM pre-training, Swin V1"
+    assert found.layout.startswith("OpenMMLab Swin V1 backbone")
+    assert found.layout.endswith(" in masked pre-training")
     assert {"backbone.mask_token", "neck.decoder.0.weight"} < set(found.dropped)
     ours(V1, out_indices=(3,)).load_state_dict(found.state, strict=True)

@@ -15,10 +15,11 @@ from swin_states import (
 )
 
 import swin_dense.openmmlab  # noqa: F401  so that mmdet imports without compiled ops
-from swin_dense.checkpoints.layouts import convert, export
+from swin_dense.checkpoints.layouts import convert, export, known
 from swin_dense.openmmlab.settings.config import load
 from swin_dense.registry import MODELS
 
+MMLAB = "OpenMMLab Swin V1 backbone (mmdet 3.x, mmseg 1.x, mmpretrain)"
 ROOT = Path(__file__).parents[3]
 SIZES = {"depths": (2, 1, 3, 1), "num_heads": (1, 2, 4, 8), "window_size": WINDOW}
 
@@ -51,7 +52,7 @@ def close(ours, theirs):
 def test_a_whole_mask_rcnn():
     mine, theirs = pair("mask_rcnn_swin_nano", "mmdet")
     found = convert(theirs.state_dict())
-    assert (found.layout, found.whole) == ("mmdet 3.x Swin V1 detector", True)
+    assert (found.layout, found.whole) == (f"{MMLAB} in a detector", True)
     mine.load_state_dict(found.state, strict=True)
     assert_round_trip(theirs.state_dict())
 
@@ -73,7 +74,7 @@ def test_a_whole_mask_rcnn():
 def test_a_whole_upernet():
     mine, theirs = pair("upernet_swin_nano", "mmseg")
     found = convert(theirs.state_dict())
-    assert (found.layout, found.whole) == ("mmseg 1.x Swin V1 segmentor", True)
+    assert (found.layout, found.whole) == (f"{MMLAB} in a segmentor", True)
     mine.load_state_dict(found.state, strict=True)
     assert_round_trip(theirs.state_dict())
     image = torch.randn(2, 3, 128, 96)
@@ -117,9 +118,9 @@ UPERNET = (
 @pytest.mark.parametrize(
     ("heads", "layout"),
     [
-        (MASK_RCNN, "official Swin V1 detector (mmdet 2.x)"),
-        (MASK_RCNN + CASCADE, "official Swin V1 detector (mmdet 2.x)"),
-        (UPERNET, "official Swin V1 segmentor (mmseg 0.x)"),
+        (MASK_RCNN, "official Swin V1 backbone in a detector"),
+        (MASK_RCNN + CASCADE, "official Swin V1 backbone in a detector"),
+        (UPERNET, "official Swin V1 backbone in a segmentor"),
     ],
     ids=["mask rcnn", "cascade", "upernet"],
 )
@@ -142,12 +143,13 @@ def test_our_own(kind, heads, what):
     state = {f"backbone.{n}": t for n, t in ours(kind).state_dict().items()}
     state |= {name: torch.randn(3) for name in heads}
     found = convert(state)
-    assert (found.layout, found.whole) == (f"swin_dense {kind} {what}", True)
+    assert (found.layout, found.whole) == (f"official {kind} backbone in a {what}", True)
     assert found.state.keys() == state.keys()
-    project = "mmdet 3.x" if what == "detector" else "mmseg 1.x"
-    theirs = export(state, f"{project} {kind} {what}")
+    layout = next(n for n in known() if n.startswith(f"OpenMMLab {kind}")) + f" in a {what}"
+    theirs = export(state, layout)
+    assert heads[0] in theirs
     back = convert(theirs)
-    assert back.layout == f"{project} {kind} {what}"
+    assert back.layout == layout
     assert all(torch.equal(back.state[name], tensor) for name, tensor in state.items())
 
 
@@ -161,7 +163,7 @@ def test_heads_of_mmdet_are_those_its_detectors_have():
         "bbox_head.cls_branches.0.weight": torch.ones(3),
         "query_embedding.weight": torch.ones(3),
     }
-    assert convert(state).layout == "swin_dense Swin V1 detector"
+    assert convert(state).layout == "official Swin V1 backbone in a detector"
 
 
 @pytest.mark.parametrize("kind", [V1, V2])
@@ -169,7 +171,44 @@ def test_a_backbone_cut_out_of_a_model_is_bare(kind):
     model = ours(kind)
     found = convert({f"backbone.{n}": t for n, t in model.state_dict().items()})
     assert (found.layout, found.whole) == (
-        f"swin_dense {kind} backbone, official names, behind 'backbone.'",
+        f"official {kind} backbone behind 'backbone.'",
         False,
     )
     model.load_state_dict(found.state, strict=True)
+
+
+# As mask2former/maskformer_model.py and detectron2's GeneralizedRCNN call their parts.
+OF_DETECTRON2 = {
+    ("backbone.", "official Swin V1 backbone in detectron2"): (
+        "sem_seg_head.pixel_decoder.input_proj.0.0.weight",
+        "sem_seg_head.predictor.query_feat.weight",
+        "criterion.empty_weight",
+    ),
+    ("backbone.bottom_up.", "official Swin V1 backbone in detectron2 with a feature pyramid"): (
+        "backbone.fpn_lateral2.weight",
+        "backbone.fpn_output5.bias",
+        "proposal_generator.rpn_head.conv.weight",
+        "roi_heads.box_predictor.cls_score.weight",
+        "pixel_mean",
+    ),
+}
+
+
+@pytest.mark.parametrize(("place", "heads"), OF_DETECTRON2.items(), ids=["mask2former", "pyramid"])
+def test_the_backbone_is_taken_out(place, heads):
+    prefix, layout = place
+    model = ours(V1)
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    buffer = prefix + "layers.0.blocks.0.attn.relative_position_index"
+    found = convert(state | {name: torch.ones(3) for name in (*heads, buffer)})
+    assert (found.layout, found.whole) == (layout, False)
+    model.load_state_dict(found.state, strict=True)
+    assert set(found.dropped) == {*heads, buffer}
+    assert found.dropped[heads[0]].startswith("a head of detectron2's")
+
+
+def test_a_classification_file_for_detectron2_is_the_authors():
+    state = {
+        n.replace("norm3.", "norm."): t for n, t in ours(V1, out_indices=(3,)).state_dict().items()
+    }
+    assert convert(state).layout == "official Swin V1 classification"
