@@ -1,6 +1,7 @@
 """The rule which room may import which, and what the project keeps out of its house."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,13 @@ def test_only_one_room_knows_mmdet(path):
     plain = {"ops", "mmcv_ops", "layers", "checkpoints", "datasets", "report", "errors", "task"}
     if room_of(path) in plain | {"config_files"}:
         assert "mmengine" not in roots
+
+
+@pytest.mark.parametrize("path", files(PACKAGE / "checkpoints"), ids=lambda p: p.name)
+def test_the_room_of_weights_names_no_architecture(path):
+    """What is known of an architecture's weights stands beside it, in backbones/."""
+    text = re.sub(r"(?i)swin_dense", "", path.read_text(encoding="utf-8"))
+    assert not re.findall(r"(?i)\w*(?:swin|convnext|resnet|\bvit\b)\w*", text)
 
 
 def test_tools_call_the_commands_and_nothing_else():

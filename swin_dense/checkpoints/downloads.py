@@ -26,7 +26,7 @@ from swin_dense.checkpoints.architecture import published
 from swin_dense.errors import InputError, nearest
 
 REMOTE = re.compile(r"(https?|hf)://")
-NAMED_HASH = re.compile(r".*-([0-9a-f]{8,64})\.\w+")  # swin_tiny-1cdeb081.pth, as torch.hub has it
+NAMED_HASH = re.compile(r".*-([0-9a-f]{8,64})\.\w+")  # tiny-1cdeb081.pth, as torch.hub has it
 SWITCHES = ("SWIN_DENSE_OFFLINE", "HF_HUB_OFFLINE")
 HERE = ("localhost", "127.0.0.1", "::1")
 SECONDS = 30  # without an answer

@@ -51,6 +51,7 @@ def peel(names: Iterable[str]) -> Peeled:
     Averages are read only where the weights themselves are not there too. Two names that would
     become one stay as they are.
     """
+    names = list(names)
     plain: dict[str, str] = {}
     averaged: dict[str, str] = {}
     word = ""
@@ -64,7 +65,8 @@ def peel(names: Iterable[str]) -> Peeled:
             plain[name] = peeled
     if set(plain.values()) & set(averaged.values()):
         return Peeled(_unique(plain), dict.fromkeys(averaged, BESIDE), "")
-    return Peeled(_unique({**plain, **averaged}), {}, word)
+    every = plain | averaged
+    return Peeled(_unique({name: every[name] for name in names}), {}, word)
 
 
 def _front(name: str, wrappers: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -183,6 +183,41 @@ def test_the_name_a_distributed_run_adds_is_dropped(tmp_path):
     assert set(files.read(tmp_path / "w.pth").weights) == set(STATE)
 
 
+def test_the_name_that_compiling_adds_is_dropped(tmp_path):
+    torch.save({f"module._orig_mod.{n}": t for n, t in STATE.items()}, tmp_path / "w.pth")
+    assert set(files.read(tmp_path / "w.pth").weights) == set(STATE)
+
+
+OTHER = {name: tensor + 1 for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "average"),
+    [
+        ({"model": STATE, "model_ema": OTHER}, ""),
+        ({"ema_state_dict": OTHER, "state_dict": STATE}, ""),
+        ({"student": {"model": STATE}, "teacher": OTHER}, ""),
+        ({"state_dict": {}, "state_dict_ema": STATE}, "state_dict_ema"),
+        ({"teacher": {"network": STATE}, "epoch": 3}, "teacher"),
+    ],
+)
+def test_an_average_is_taken_only_where_nothing_else_is(tmp_path, content, average):
+    torch.save(content, tmp_path / "w.pth")
+    read = files.read(tmp_path / "w.pth")
+    assert all(torch.equal(read.weights[name], tensor) for name, tensor in STATE.items())
+    assert read.average == average
+    assert read.get("epoch") == content.get("epoch")
+
+
+def test_a_dict_that_holds_itself_ends(tmp_path):
+    content = {"epoch": 1}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pth")
+    for trust, says in ((False, "damaged"), (True, "holds no weights")):
+        with pytest.raises(InputError, match=says):
+            files.read(tmp_path / "w.pth", trust=trust)
+
+
 def test_a_safetensors_file_of_another_name(tmp_path):
     files.write_weights(tmp_path / "w.safetensors", STATE, {"classes": ["a"]})
     (tmp_path / "w.safetensors").rename(tmp_path / "w.bin")

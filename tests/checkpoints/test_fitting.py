@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from swin_dense.backbones.swin import Swin
+from swin_dense.backbones.swin_v2 import SwinV2
 from swin_dense.checkpoints import files, fitting, ledger
 from swin_dense.errors import InputError
 
@@ -153,6 +154,45 @@ def test_no_swin_in_part(on_disk):
     assert account.layout == fitting.UNKNOWN
     assert set(account.lost) == {"stem.bias"}
     assert account.share == 2 / 3
+
+
+@pytest.mark.parametrize("named", ["module.", "_orig_mod.", "model.backbone.", "student.module."])
+def test_wrapped_weights_are_its_own(backbone, on_disk, named):
+    state = randomised(backbone)
+    loaded, account = fitting.fit(
+        backbone.state_dict(), on_disk({named + n: t for n, t in state.items()})
+    )
+    assert all(torch.equal(loaded[n], t) for n, t in state.items())
+    assert (account.layout, account.share, account.unused) == (fitting.OWN, 1, {})
+
+
+def test_names_that_begin_like_wrappers_can_be_the_model_s(on_disk):
+    """As those of a compiled module that is trained on."""
+    model = {f"model._orig_mod.{n}": t for n, t in ANY.items()}
+    loaded, account = fitting.fit(model, on_disk(model))
+    assert loaded.keys() == model.keys()
+    assert account.share == 1
+
+
+def test_the_first_version_in_the_second(backbone, on_disk):
+    checkpoint = on_disk(classification(randomised(backbone)))
+    checkpoint.source = "swin_small_patch4_window7_224"
+    model = SwinV2(window_size=4, **SMALL).state_dict()
+    _, account = fitting.fit(model, checkpoint, part="backbone")
+    with pytest.raises(InputError) as refusal:
+        account.require(0.95, "")
+    assert str(refusal.value) == (
+        "checkpoint: swin_small_patch4_window7_224 holds weights of Swin V1 (found: official Swin "
+        "V1 classification), but the backbone is Swin V2. Take weights of Swin V2, or change the "
+        "backbone to Swin V1. Did you mean 'swinv2_small_patch4_window8_256'?"
+    )
+
+
+def test_a_resnet_in_a_swin(backbone, on_disk):
+    resnet = {"conv1.weight": torch.ones(4, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(4, 4)}
+    _, account = fitting.fit(whole(backbone.state_dict()), on_disk(resnet))
+    with pytest.raises(InputError, match=r"of a ResNet, but the model's backbone is Swin V1\."):
+        account.require(0.95, "")
 
 
 def test_counters_are_no_loss(on_disk):
