@@ -1,8 +1,7 @@
 """What every backbone promises to necks, heads, optimizers and weight files.
 
 A new architecture is one file beside this one: a subclass of `Backbone` with its sizes, registered
-in `registry.MODELS`, and one import line in `__init__.py`. `tests/backbones/contract.py` asks each
-of them the same questions.
+in `registry.MODELS`. Nothing lists it; `tests/backbones/contract.py` asks all the same questions.
 Letters: B images, C channels, H W rows and columns of a map.
 """
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swin_dense.backbones import Swin, SwinV2
+from swin_dense.backbones.swin import Swin
+from swin_dense.backbones.swin_v2 import SwinV2
 from swin_dense.benchmarks.ratios import LeftOutError
 
 OURS = "ours"
