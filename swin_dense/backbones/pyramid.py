@@ -5,6 +5,7 @@ Letters: B images, H W tokens in a column and a row, C channels.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,7 +119,7 @@ class Pyramid(Backbone):
         self.absolute_pos_embed = (
             nn.Parameter(torch.empty(1, embed_dim, side, side)) if ape else None
         )
-        self.layers = nn.ModuleList()
+        self.layers: Any = nn.ModuleList()
         rates = iter(self.drop_path_rates(sum(depths)))
         for stage, depth in enumerate(depths):
             channels = embed_dim * 2**stage
