@@ -11,33 +11,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "swin_dense"
 
-# room -> rooms of ours it may import, and libraries only it may import
-MAY_IMPORT = {
-    "errors": set(),
-    "registry": set(),
-    "task": set(),
-    "config_files": {"errors"},
-    "ops": set(),
-    "checkpoints": {"errors"},
-    "datasets": {"errors"},
-    "mmcv_ops": {"ops"},
-    "mmcv_stand_in": {"errors"},  # and mmcv_ops, by its name, when mmcv asks for its ops
-    "layers": {"ops", "errors"},
-    "backbones": {"layers", "ops", "checkpoints", "registry", "errors"},
-    "report": {"datasets", "task", "errors"},
-    "openmmlab": {"mmcv_stand_in", "mmcv_ops", "layers", "backbones", "ops", "checkpoints"}
-    | {"datasets", "report", "task", "config_files", "registry", "errors"},
-    "benchmarks": {"openmmlab", "backbones", "ops", "errors"},
-}
-# within openmmlab: room -> rooms of it that it may import
-GLUE_MAY_IMPORT = {
-    "models": set(),
-    "peers": set(),
-    "data": set(),
-    "settings": {"data"},
-    "engine": {"settings", "data"},
-    "install": {"engine"},
-}
+HOUSE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")
+
+
+def arrows(block: str) -> dict[str, set[str]]:
+    """Read "room -> rooms it may import" from a table; a line without an arrow names several."""
+    found: dict[str, set[str]] = {}
+    for line in re.sub(r"\(.*?\)", "", block).replace("\n  ", "  ").split("\n"):
+        rooms, arrow, others = line.partition("->")
+        for room in rooms.split():
+            found[room] = set(others.split()) if arrow else set()
+    return found
+
+
+PICTURE = HOUSE[1]
+_TABLES = [block for block in HOUSE[3::2] if "->" in block]
+# room -> rooms of ours that it may import; and the same within openmmlab
+MAY_IMPORT, GLUE_MAY_IMPORT = map(arrows, _TABLES[:2])
+del MAY_IMPORT["cli"]  # everything below
 EVERYTHING = set(MAY_IMPORT) | {"cli"}
 GLUE = {"mmcv", "mmdet", "mmseg"}
 NAMELESS = {"utils", "util", "common", "core", "helper", "helpers", "misc"}
@@ -100,6 +91,18 @@ def test_the_room_of_weights_names_no_architecture(path):
     """What is known of an architecture's weights stands beside it, in backbones/."""
     text = re.sub(r"(?i)swin_dense", "", path.read_text(encoding="utf-8"))
     assert not re.findall(r"(?i)\w*(?:swin|convnext|resnet|\bvit\b)\w*", text)
+
+
+def test_the_picture_shows_the_rooms():
+    """Each room of swin_dense/ and of openmmlab/ in a line of its own, and no other."""
+    shown = re.findall(r"^( {4}| {8})([\w.]+)/? ", PICTURE, flags=re.M)
+    for indent, folder in (("    ", PACKAGE), (" " * 8, PACKAGE / "openmmlab")):
+        there = {p.name for p in folder.iterdir() if p.name[0] not in "_." or p.is_file()}
+        there = {name for name in there if name.endswith(".py") or (folder / name).is_dir()}
+        there -= {"__init__.py"}
+        assert {name for i, name in shown if i == indent} - {"__init__.py"} == there
+    drawn = {name.removesuffix(".py") for i, name in shown if i == "    "} - {"__init__"}
+    assert drawn == MAY_IMPORT.keys() | {"cli"}
 
 
 def test_tools_call_the_commands_and_nothing_else():
