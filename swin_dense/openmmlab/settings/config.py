@@ -64,6 +64,7 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     # Written without yapf, which takes seconds at the start of a run and at each checkpoint;
     # mmengine's fromfile forgets its argument for that.
     vars(config)["_format_python_code"] = False
+    readers.check_pipelines(config, path)
     return complete(config, path, options)
 
 
@@ -74,7 +75,6 @@ def complete(config: Config, path: str | Path, options: Mapping[str, Any] | None
         InputError: as for `load`; `path` is what messages call it.
     """
     check_sections(config, path)
-    readers.check_pipelines(config, path)
     if options:
         check_options(config, options)
         config.merge_from_dict(dict(options))
