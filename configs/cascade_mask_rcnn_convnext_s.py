@@ -1,0 +1,22 @@
+"""Cascade Mask R-CNN, ConvNeXt-S, COCO instances, 36 epochs multi-scale, batch 16 (8 x 2).
+
+Run       torchrun --nproc-per-node 8 tools/train.py configs/cascade_mask_rcnn_convnext_s.py \
+              --launcher pytorch --amp bf16 \
+              --pretrained https://dl.fbaipublicfiles.com/convnext/convnext_small_1k_224.pth
+          (those ImageNet-1K weights: github.com/facebookresearch/ConvNeXt)
+Authors   51.9 box AP, 45.0 mask AP (their repository, object_detection)
+Ours      not measured yet
+"""
+
+_base_ = [
+    "_base_/cascade_mask_rcnn.py",
+    "_base_/coco_instance.py",
+    "_base_/adamw.py",
+    "_base_/schedule_36e.py",
+]
+
+model = dict(
+    backbone=dict(type="swin_dense.ConvNeXt", arch="small", drop_path_rate=0.6),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(layer_decay=0.7))
