@@ -79,7 +79,7 @@ def name_pipelines(config: Config) -> None:
             config[f"{split}_pipeline"] = copy.deepcopy(node["pipeline"])
 
 
-def check_pipelines(config: Mapping[str, Any], path: Path) -> None:
+def check_pipelines(config: Mapping[str, Any], path: str | Path) -> None:
     """Refuse a pipeline that a file states under a name that no loader of it takes.
 
     Raises:
@@ -87,7 +87,7 @@ def check_pipelines(config: Mapping[str, Any], path: Path) -> None:
     """
     stated = {
         target.id
-        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        for statement in ast.parse(Path(path).read_text(encoding="utf-8")).body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
         if isinstance(target, ast.Name)
