@@ -21,6 +21,6 @@ class MissingInputError(InputError, FileNotFoundError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint ", did you mean ...?" when a known name is close, else nothing."""
+    """Return the hint " Did you mean ...?" when a known name is close, else ""."""
     close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -31,6 +31,20 @@ MAY_IMPORT, GLUE_MAY_IMPORT = map(arrows, _TABLES[:2])
 del MAY_IMPORT["cli"]  # everything below
 EVERYTHING = set(MAY_IMPORT) | {"cli"}
 GLUE = {"mmcv", "mmdet", "mmseg"}
+NO_VERB = (
+    r"(A|All|An|As|By|Each|Every|For|From|How|In|Its|No|Of|One|That|The|Those|What|Where|Whether|"
+    r"Which)\b"
+)
+# files and folders whose docstrings are still to be rewritten
+NOT_YET = {
+    "openmmlab/settings",
+    "openmmlab/engine/complexity.py",
+    "openmmlab/engine/layer_decay.py",
+    "openmmlab/engine/run.py",
+    "openmmlab/engine/runner.py",
+    "openmmlab/engine/trained.py",
+    "openmmlab/engine/weights.py",
+}
 NAMELESS = {"utils", "util", "common", "core", "helper", "helpers", "misc"}
 
 
@@ -103,6 +117,16 @@ def test_the_picture_shows_the_rooms():
         assert {name for i, name in shown if i == indent} - {"__init__.py"} == there
     drawn = {name.removesuffix(".py") for i, name in shown if i == "    "} - {"__init__"}
     assert drawn == MAY_IMPORT.keys() | {"cli"}
+
+
+@pytest.mark.parametrize("path", files(PACKAGE), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_docstrings_of_functions_begin_with_a_verb(path):
+    if any(path.is_relative_to(PACKAGE / place) for place in NOT_YET):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            said = ast.get_docstring(node) or ""
+            assert not re.match(NO_VERB, said), f"{path}:{node.lineno}: {node.name}: {said}"
 
 
 def test_tools_call_the_commands_and_nothing_else():

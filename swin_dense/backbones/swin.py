@@ -74,7 +74,7 @@ class WindowAttention(nn.Module):
         return residual.add_linear(x, out, self.proj, factor)
 
     def position_bias(self) -> Tensor:
-        """The table spread over all pairs of tokens of a window: (heads, L, L)."""
+        """Return the bias of each pair of tokens of a window, out of the table: (heads, L, L)."""
         index = self.relative_position_index
         rows = self.relative_position_bias_table.index_select(0, index.flatten())
         return rows.unflatten(0, index.shape).permute(2, 0, 1)

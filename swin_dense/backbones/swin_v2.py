@@ -123,7 +123,7 @@ class WindowAttention(nn.Module):
         return residual.add_normed_linear(x, found, self.proj, norm, factor)
 
     def qkv_bias(self) -> Tensor | None:
-        """That of k is always 0."""
+        """Return the biases of q, k and v in one, that of k always 0; None without."""
         if self.q_bias is None or self.v_bias is None:
             return None
         return torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
@@ -133,7 +133,7 @@ class WindowAttention(nn.Module):
         return self.logit_scale.float().clamp(max=_LARGEST_SCALE).exp().flatten()
 
     def position_bias(self, window: int) -> Tensor:
-        """For all pairs of tokens of a window of that size: (heads, L, L), in float32."""
+        """Return the bias of all pairs of tokens of a window this large: (heads, L, L), float32."""
         table, index = self.relative_coords_table, self.relative_position_index
         if window != self.window:
             table = log_distances(window, self.pretrained_window).to(table.device)

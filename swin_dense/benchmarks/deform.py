@@ -86,7 +86,7 @@ def run(path: Attention, inputs: tuple[Tensor, Tensor, Tensor, Tensor], both_way
 
 
 def same_dtype(path: Attention) -> Attention:
-    """The published function takes tensors of one dtype."""
+    """Cast all to the dtype of `value` before `path`: the published function takes only one."""
 
     def call(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
         return path(value, shapes, locations.to(value.dtype), weights.to(value.dtype))
@@ -136,7 +136,7 @@ def _convolution(device: str, shape: tuple[int, int], both_ways: bool, seconds: 
 
 
 def _plain_convolution(input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """The usual way in plain torch: grid_sample for every position of the kernel, one product."""
+    """Convolve as usual in plain torch: grid_sample for each place in the kernel, one product."""
     height, width = offset.shape[2:]
     rows = torch.arange(height, device=input.device)[:, None] - 1
     columns = torch.arange(width, device=input.device) - 1

@@ -55,7 +55,7 @@ def _measure_attention(shape: tuple[int, int], part: str, seconds: float) -> Pai
 
 
 def _pair(sides: list[tuple[object, ...]], shape: tuple[int, int]) -> Pair:
-    """What the two processes print: (what to run, the rest of their arguments) of each."""
+    """Run each side, (what to measure, its arguments), in a new process; pair what they print."""
     taken = []
     for name, *rest in sides:
         arguments = [str(x) for x in (name, *shape, *rest)]

@@ -51,7 +51,7 @@ def _transformers(height: int, width: int) -> nn.Module:
 
 
 def _timm(height: int, width: int) -> nn.Module:
-    """Its maps stay channels-last and without the last norms, which is a little less work."""
+    """Build timm's Swin-T; its maps stay channels-last and lack the last norms: a bit less work."""
     import timm
 
     name = "swin_tiny_patch4_window7_224"
@@ -81,7 +81,7 @@ _declared: list[torch.library.Library] = []  # a library that is dropped takes i
 
 
 def _name_torchvision_ops() -> None:
-    """A torchvision built for another torch imports once its ops have names; none is called."""
+    """Declare the ops without which a torchvision built for another torch does not import."""
     if _declared or importlib.util.find_spec("torchvision") is None:
         return
     try:

@@ -25,12 +25,12 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How many times as good we are: the median over turns of theirs / ours."""
+        """Return how many times as good we are: the median over turns of theirs / ours."""
         return statistics.median(t / o for o, t in zip(self.ours, self.theirs, strict=True))
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The middle half of the ratios: lower and upper quartile."""
+        """Return the lower and the upper quartile of the ratios."""
         ratios = [t / o for o, t in zip(self.ours, self.theirs, strict=True)]
         if len(ratios) < 2:
             return ratios[0], ratios[0]
@@ -73,7 +73,7 @@ def pair(
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """One call, until the device has finished."""
+    """Time one call, until the device has finished, in seconds."""
     _wait()
     start = time.perf_counter()
     call()
@@ -96,7 +96,7 @@ def peak_memory() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures of a run hold for."""
+    """Return what the figures of a run hold for: device, CPU, threads and torch."""
     cpu, info = platform.processor(), Path("/proc/cpuinfo")
     if info.exists():
         lines = (line.partition(":") for line in info.read_text().splitlines())

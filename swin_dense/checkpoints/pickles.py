@@ -23,7 +23,7 @@ class RefusedError(pickle.UnpicklingError):
 
 
 def read(path: Path) -> Any:
-    """The content of a pickle, its arrays as tensors.
+    """Read the content of a pickle, its arrays as tensors.
 
     Raises:
         RefusedError: reading on would run code.
@@ -70,7 +70,7 @@ class _Array:
     tensor: torch.Tensor
 
     def __init__(self, *_: Any):
-        """What numpy would be told here is told again by the state."""
+        """Ignore what numpy would be told here: the state says it again."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, columns_first, raw = state

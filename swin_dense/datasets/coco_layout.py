@@ -36,7 +36,7 @@ def read_categories(annotation_file: str | Path) -> dict[int, str]:
 
 
 def class_names(annotation_file: str | Path) -> tuple[str, ...]:
-    """The category names in the order of the file."""
+    """Read the category names in the order of the file."""
     return tuple(read_categories(annotation_file).values())
 
 
@@ -96,7 +96,7 @@ class Summary:
     warnings: list[str] = dataclasses.field(default_factory=list)
 
     def describe(self, table: bool = True) -> str:
-        """The counts as text: a line about the file, one per class, one per warning."""
+        """Return the counts as text: a line about the file, one per class, one per warning."""
         areas = ", ".join(f"{count} {name}" for name, count in self.areas.items())
         width = max([5, *map(len, self.objects)])
         rows = [
@@ -171,7 +171,7 @@ def check(
 
 
 def load(annotation_file: str | Path, panoptic: bool = False) -> dict:
-    """The content of an annotation file that has the lists of its format; else an error.
+    """Read an annotation file and check that it has the lists of its format.
 
     Args:
         panoptic: whether annotations are lists of segments instead of single objects.

@@ -42,14 +42,14 @@ class Classes:
 
 
 def read_classes(annotation_file: str | Path, wanted: Iterable[str] | None = None) -> Classes:
-    """The classes of a file, or those of them that are wanted, in the order of `wanted`."""
+    """Read the classes of a file, or those of them that are wanted, in the order of `wanted`."""
     return _classes(load(annotation_file, panoptic=True), annotation_file, wanted, subset=True)
 
 
 def read_samples(
     annotation_file: str | Path, image_dir: str | Path, segment_dir: str | Path, classes: Classes
 ) -> list[dict[str, Any]]:
-    """One dict for each annotated image, in the order of the file, in mmdet's keys.
+    """Read one dict for each annotated image, with mmdet's keys, in the order of the file.
 
     "segments" lists dicts of id, label, isthing and iscrowd; the label of a class that is not
     among `classes` is None.
@@ -86,7 +86,7 @@ def read_samples(
 
 
 def read_segments(path: str | Path, known: Iterable[int]) -> np.ndarray:
-    """A panoptic PNG -> int32 (h, w), the id of the segment at each pixel, 0 for void.
+    """Read a panoptic PNG: int32 (h, w), the id of the segment at each pixel, 0 for void.
 
     Args:
         known: the ids its annotation lists; a pixel of any other is an error.
@@ -132,7 +132,7 @@ class Summary:
     warnings: list[str] = dataclasses.field(default_factory=list)
 
     def describe(self, table: bool = True) -> str:
-        """The counts as text: a line about the file, one per class, one per warning."""
+        """Return the counts as text: a line about the file, one per class, one per warning."""
         width = max([5, *map(len, self.segments)])
         rows = [
             f"{name:{width}} {'thing' if name in self.classes.things else 'stuff'} "
@@ -266,7 +266,7 @@ def _link_problems(content: dict) -> Iterator[str]:
 
 
 def _png_problems(samples: list[dict[str, Any]]) -> Iterator[str]:
-    """What does not agree: the entry, the image and the PNG of the samples. One line per kind."""
+    """Yield a line if entry, image and PNG differ in size, and a line if some cannot be used."""
     sizes, others = [], []
     for sample in samples:
         stated = (sample["height"], sample["width"])
@@ -333,7 +333,7 @@ def _count(
 
 
 def labels_to_learn(sample: Mapping[str, Any]) -> list[int]:
-    """The labels of a sample's segments, without crowds and classes that were not chosen."""
+    """Return the labels of a sample's segments, without crowds and classes that were not chosen."""
     return [
         segment["label"]
         for segment in sample["segments"]

@@ -17,7 +17,7 @@ from swin_dense.datasets.paths import first_names
 
 
 def repeated(values: Iterable) -> list:
-    """The values that come more than once."""
+    """Return the values that come more than once."""
     return [value for value, count in collections.Counter(values).items() if count > 1]
 
 
@@ -177,7 +177,7 @@ def image_problems(images: list, image_dir: Path, what: str = "images") -> list[
 
 
 def _absent_hint(gone: list[str], there: set[str], place: Path, image_dir: Path) -> str:
-    """What the folder has instead: another suffix, another case, another folder; or nothing."""
+    """Say what to correct: the folder, the case or the suffix; "" if no such file is near."""
     if not place.is_dir():
         flat = any((image_dir / name).is_file() for name in gone[:50])
         but = f", but {image_dir} has {gone[0]}" if flat else ""
@@ -224,14 +224,14 @@ def drop_reason(entry: dict, image: dict) -> str | None:
 
 
 def reaches_out(box: list, image: dict) -> bool:
-    """Whether a box goes more than a pixel beyond its image."""
+    """Tell whether a box reaches more than a pixel beyond its image."""
     left, top, width, height = box
     across, down = image["width"] + 1, image["height"] + 1
     return left < -1 or top < -1 or left + width > across or top + height > down
 
 
 def corner_hint(annotations: list, images: Mapping) -> str:
-    """A sentence when boxes seem to be left, top, right, bottom: only so they fit the images."""
+    """Say so if boxes fit their images only as left, top, right, bottom; else return ""."""
     beyond = fitting = 0
     for entry in annotations:
         image, (left, top, right, bottom) = images[entry["image_id"]], entry["bbox"]

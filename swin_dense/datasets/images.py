@@ -30,12 +30,12 @@ DECODING_FAILED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struc
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """A picture file -> uint8 (H, W, 3), RGB, upright."""
+    """Read a picture file: uint8 (H, W, 3), RGB, upright."""
     return decode_rgb(require_file(path, "image").read_bytes(), str(path))
 
 
 def decode_rgb(data: bytes, name: str) -> np.ndarray:
-    """The content of a picture file -> uint8 (H, W, 3), RGB, upright.
+    """Decode the content of a picture file: uint8 (H, W, 3), RGB, upright.
 
     Args:
         name: what messages call it, a file name as a rule.
@@ -111,7 +111,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """A file -> itself; a folder -> the pictures in it, known by suffix, sorted by name."""
+    """List the pictures in a folder, known by suffix, sorted by name; of a file, itself alone."""
     path = Path(path)
     if not path.exists():
         raise MissingInputError(f"{path}: no such file or folder. Name an image or a folder.")

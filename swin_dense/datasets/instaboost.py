@@ -62,7 +62,7 @@ def extents(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def together(boxes: Sequence[tuple[int, int, int, int]]) -> list[list[int]]:
-    """The boxes that overlap, one with the next, as lists of their places."""
+    """Group boxes that overlap, directly or by way of others; a group lists their indices."""
     if not boxes:
         return []
     low, high = np.split(np.array(boxes), 2, axis=1)
@@ -82,9 +82,9 @@ def together(boxes: Sequence[tuple[int, int, int, int]]) -> list[list[int]]:
 def draw(
     box: tuple[int, int, int, int], size: tuple[int, int], limits: Limits, random: Any
 ) -> Move:
-    """A move at random for a group with this box in an image of this (height, width).
+    """Draw a move for a group with this box in an image of this (height, width).
 
-    What a border cuts goes on being cut there: it may only grow, and only move across it.
+    A group that a border cuts goes on being cut there: it never shrinks, turns or moves inwards.
 
     Args:
         random: numpy.random or a generator of it.
@@ -205,7 +205,7 @@ def _lay_over(image: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> No
 
 
 def _without(image: np.ndarray, hole: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The image with what surrounds the hole grown into it, at half its size: four times as fast.
+    """Fill the hole from what surrounds it, at half the image's size, which is four times as fast.
 
     Args:
         hole: (h, w) bool.

@@ -108,7 +108,7 @@ class LabelTable:
         return index.astype(np.uint8)
 
     def describe(self) -> str:
-        """The table as text: one line per raw value."""
+        """Return the table as text: one line per raw value."""
         named = {
             raw: f"{index:>3} {self.classes[index]}" for raw, index in self.raw_to_index.items()
         }
@@ -165,7 +165,7 @@ BINARY_REMEDY = (
 
 
 def read_names(path: str | Path) -> list[str]:
-    """The lines of a file of names; empty ones and those that start with "#" are left out."""
+    """Read the lines of a file of names, without empty ones and those that start with "#"."""
     try:
         text = require_file(path, "file of class names").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -178,7 +178,7 @@ def read_names(path: str | Path) -> list[str]:
 
 
 def read_classes_file(path: str | Path) -> LabelTable:
-    """One name per line, in the order of the raw values from 0.
+    """Read one name per line, in the order of the raw values from 0.
 
     A name in parentheses is a value that is never judged. Such values stand before or after the
     classes: "(other)" on the first line makes 1 the first class.
@@ -202,7 +202,7 @@ def read_classes_file(path: str | Path) -> LabelTable:
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
-    """A file of 1 to 16 bits, grey or with a palette -> int32 (h, w) of its raw values."""
+    """Read a file of 1 to 16 bits, grey or with a palette: int32 (h, w) of its raw values."""
     data = require_file(path, "label map").read_bytes()
     try:
         image = Image.open(io.BytesIO(data))
@@ -308,7 +308,7 @@ class Summary:
     warnings: list[str]
 
     def describe(self, table: bool = True) -> str:
-        """How many were looked at; the label table with each class's share; the warnings."""
+        """Return as text the count looked at, the table with each class's share, the warnings."""
         lines = [f"{self.pairs} images with label maps, {self.looked_at} of them looked at"]
         shares = {**self.shares, IGNORED: self.ignored}
         for i, row in enumerate(self.table.describe().splitlines() if table else ()):

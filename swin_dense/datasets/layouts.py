@@ -15,7 +15,7 @@ class Split:
 
     @property
     def segments(self) -> str:
-        """The folder of panoptic PNGs: named like the annotation file, as COCO has it."""
+        """Return the folder of panoptic PNGs: named like the annotation file, as COCO has it."""
         return self.labels.removesuffix(".json")
 
 
@@ -72,7 +72,7 @@ LABEL_MAPS: list[Layout] = [
 
 
 def semantic_maps(root: str | Path, images: str, split: str) -> str:
-    """Where maps of things and stuff lie for these images, or would lie in COCO's layout.
+    """Find the folder of maps of things and stuff for these images; else give COCO's place for it.
 
     Args:
         images: their folder, relative to the root, as the answer is; or else maps are named for
@@ -85,7 +85,7 @@ def semantic_maps(root: str | Path, images: str, split: str) -> str:
 def find(
     root: str | Path, known: list[Layout], splits: tuple[str, ...] = ("train", "val")
 ) -> Layout:
-    """The first known layout of which every asked split is there.
+    """Find the first known layout of which every asked split is there.
 
     Raises:
         MissingInputError: there is no folder `root`.

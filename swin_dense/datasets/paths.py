@@ -28,13 +28,13 @@ def require_folder(path: str | Path, what: str) -> Path:
 
 
 def first_names(names: list[str], count: int = 3) -> str:
-    """The first few names of a list, and how many more there are: "a, b, c and 4 more"."""
+    """Name the first few of a list, and how many more there are: "a, b, c and 4 more"."""
     more = len(names) - count
     return ", ".join(map(str, names[:count])) + (f" and {more} more" if more > 0 else "")
 
 
 def _what_is_there(path: Path) -> str:
-    """Where the path stops to exist, and the nearest name beside it."""
+    """Say up to where the path exists, and which name there is nearest to the one it lacks."""
     parent, name = path.parent, path.name
     while not parent.exists() and parent != parent.parent:
         parent, name = parent.parent, parent.name

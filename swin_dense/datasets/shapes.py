@@ -124,7 +124,7 @@ def write(
 
 
 def draw(seed: int, split: str, index: int, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """One picture.
+    """Draw one picture.
 
     Returns:
         uint8 (h, w, 3) RGB; (h, w) the object seen at each pixel, 0 for the background, k for the
@@ -186,7 +186,7 @@ def _cross(x: np.ndarray, y: np.ndarray, arm: float) -> np.ndarray:
 
 
 def _outline(rng: np.random.Generator, kind: int) -> tuple[Callable[..., np.ndarray], float, float]:
-    """A shape of this class: distance function, area, and the reach of its farthest point."""
+    """Draw a shape of this class: distance function, area, and the reach of its farthest point."""
     name = CLASSES[kind]
     proportion = rng.random()  # drawn for every class, so that all use up as many numbers
     if name == "circle":
@@ -299,7 +299,7 @@ def _two_colours(
 
 
 def _hue_distance(hue: float) -> np.ndarray:
-    """How far a hue, in turns, is from what would lack red, green and blue: 0 to 0.5."""
+    """Return how far a hue is from cyan, magenta and yellow, in turns: (3,), 0 to 0.5."""
     away = (hue - np.array([0.5, 5 / 6, 1 / 6])) % 1
     return np.minimum(away, 1 - away)
 
@@ -415,7 +415,7 @@ def _write_split(shapes: ShapesSet, split: str, parameters: dict) -> tuple[dict,
 
 
 def _segments(owner: np.ndarray, classes: np.ndarray) -> tuple[list[dict], np.ndarray]:
-    """The panoptic entries of one picture and the colours that number its segments.
+    """Return the panoptic entries of one picture and the colours that number its segments.
 
     A number names the category in its red part and the object in its green part.
     """
@@ -440,7 +440,7 @@ def _extent(mask: np.ndarray) -> dict:
 
 
 def _annotate(mask: np.ndarray, kind: int) -> dict:
-    """The COCO entry of one visible mask."""
+    """Return the COCO entry of one visible mask."""
     encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
         "category_id": CATEGORY_IDS[CLASSES[kind]],

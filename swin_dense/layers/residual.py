@@ -86,7 +86,7 @@ class Mlp(nn.Module):
 
 
 def plain(*modules: nn.Module) -> bool:
-    """Whether calling these modules would do nothing but what their class does."""
+    """Tell whether calling these modules does what their class does and no more: no hooks."""
     return all(
         type(m) in _PLAIN
         and not (m._forward_hooks or m._forward_pre_hooks)

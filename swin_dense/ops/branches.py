@@ -131,7 +131,7 @@ class _Run(NamedTuple):
         return [t if t is None else t.detach().to(self.products) for t in tensors]
 
     def split(self, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What the product adds, and what our kernel adds after it."""
+        """Split a bias: what the product adds, and what our kernel adds after it."""
         if bias is None:
             return None, None
         return (None, _wide(bias)) if self.kernels else (bias.detach().to(self.products), None)

@@ -86,7 +86,7 @@ def _backward_of_all(
     of_samples: bool,
     of_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of input, offset, mask, where there is one, and of weight; else 0."""
+    """Return the gradients of input, offset, mask (empty if None), weight; 0 if not asked for."""
     with torch.autocast(input.device.type, enabled=False):
         dtype, channels = reference.sum_dtype(input.dtype), input.shape[1]
         images = input.permute(0, 2, 3, 1).contiguous()
@@ -132,7 +132,7 @@ def _by_group(columns: Tensor, groups: int) -> Tensor:
 
 
 def _runs(offset: Tensor, channels: int, device: str) -> Iterator[range]:
-    """All positions of the output, so many at a time that their columns are one piece."""
+    """Yield all positions of the output, so many at a time that their columns are one piece."""
     batch, _, kernel, _, height, width = offset.shape
     count = max(_PIECE.get(device, _LARGE_PIECE) // (kernel * channels), 1)
     total = batch * height * width

@@ -25,7 +25,7 @@ def loaded() -> dict[str, str]:
 
 
 def describe() -> str:
-    """One line for a report: "kernels: cpu (avx512), cuda not built"."""
+    """Return one line for a report: "kernels: cpu (avx512), cuda not built"."""
     if MISSING is not None:
         return f"kernels: none, {MISSING}"
     parts = [f"{kind} ({details})" for kind, details in _loaded.items()]

@@ -24,7 +24,7 @@ _SAMPLE = 4  # multiply-adds of a bilinear sample
 
 @register_flop_formula(_ops.window_attention)
 def window_attention(qkv: Shape, bias: Shape, pad: Shape, scale: Shape, window: int, *_, **__):  # type: ignore[no-untyped-def]
-    """Logits and their product with the values; windows at the border count whole."""
+    """Count the logits and their product with the values; windows at the border count whole."""
     images, height, width, _three, heads, head_dim = qkv
     windows = images * math.ceil(height / window) * math.ceil(width / window)
     return 2 * 2 * windows * heads * window**4 * head_dim
@@ -32,7 +32,7 @@ def window_attention(qkv: Shape, bias: Shape, pad: Shape, scale: Shape, window: 
 
 @register_flop_formula(_ops.window_attention_backward)
 def window_attention_backward(grad: Shape, *inputs: Any, **_: Any) -> int:
-    """The logits anew, and the gradients of both sides of both products."""
+    """Count the logits anew, and the gradients of both sides of both products."""
     return window_attention(*inputs) * 5 // 2
 
 
@@ -40,20 +40,20 @@ def window_attention_backward(grad: Shape, *inputs: Any, **_: Any) -> int:
 def ms_deform_attn(
     value: Shape, spatial_shapes: Shape, locations: Shape, *_: Any, **__: Any
 ) -> int:
-    """For each point and channel a sample, and its product with the weight."""
+    """Count a sample for each point and channel, and its product with the weight."""
     images, queries, heads, levels, points, _two = locations
     return 2 * (_SAMPLE + 1) * images * queries * heads * levels * points * value[3]
 
 
 @register_flop_formula(_ops.ms_deform_attn_backward)
 def ms_deform_attn_backward(grad: Shape, *inputs: Any, **_: Any) -> int:
-    """As much for the gradients of the values, of the weights, and of the locations."""
+    """Count the forward three times: for the gradients of values, weights and locations."""
     return 3 * ms_deform_attn(*inputs)
 
 
 @register_flop_formula(_ops.deform_conv2d)
 def deform_conv2d(input: Shape, offset: Shape, mask: Shape | None, weight: Shape, *_, **__):  # type: ignore[no-untyped-def]
-    """A convolution's product, and a sample for each number that goes into it."""
+    """Count a convolution's product, and a sample for each number that goes into it."""
     sampled, product = _deform_conv2d(input, offset, weight)
     return 2 * (sampled + product)
 
@@ -62,14 +62,14 @@ def deform_conv2d(input: Shape, offset: Shape, mask: Shape | None, weight: Shape
 def deform_conv2d_backward(  # type: ignore[no-untyped-def]
     grad: Shape, input: Shape, offset: Shape, mask: Shape | None, weight: Shape, *rest, **_
 ):
-    """Samples and product anew for the weight; for the rest a product and samples both ways."""
+    """Count samples and product anew for the weight; for the rest a product, samples both ways."""
     sampled, product = _deform_conv2d(input, offset, weight)
     *_geometry, of_samples, of_weight = rest
     return 2 * ((sampled + product) * bool(of_weight) + (3 * sampled + product) * bool(of_samples))
 
 
 def _deform_conv2d(input: Shape, offset: Shape, weight: Shape) -> tuple[int, int]:
-    """Multiply-adds of all samples, and of the product."""
+    """Count the multiply-adds of all samples, and of the product."""
     positions = offset[0] * offset[4] * offset[5]
     taps = weight[2] * weight[3]
     return (

@@ -42,5 +42,5 @@ _TYPES = (
 
 
 def kernels_take(device: str, x: torch.dtype, y: torch.dtype) -> bool:
-    """Whether torch.ops.swin_dense has kernels for these; if not, `reference` is to be called."""
+    """Tell whether torch.ops.swin_dense has kernels for these; if not, call `reference`."""
     return device == "cpu" and device in extension.loaded() and (x, y) in _TYPES

@@ -137,7 +137,7 @@ BACK_ENDS = (
 
 
 def choose(qkv: Tensor, window: int, name: str | None = None) -> BackEnd:
-    """The back end of that name, or the first of BACK_ENDS that can take the call."""
+    """Return the back end of that name, or the first of BACK_ENDS that can take the call."""
     if name is None:
         return next(b for b in BACK_ENDS if b.why_not(qkv, window) is None)
     by_name = {b.name: b for b in BACK_ENDS}

@@ -144,7 +144,7 @@ class Instances(Result):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of the class of each object."""
+        """Return the name of the class of each object."""
         return tuple(self.classes[label] for label in self.labels)
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ PANOPTIC_GROUPS = {"": "all", "_th": "things", "_st": "stuff"}  # suffix of a nu
 
 
 def overall(numbers: Mapping[str, float]) -> str:
-    """One column for each kind of evaluation ("bbox_AP" -> column bbox, row AP)."""
+    """Return a table with a column for each kind of evaluation ("bbox_AP": column bbox, row AP)."""
     if "PQ" in numbers:
         return grid(
             ["", *PANOPTIC_GROUPS.values()],
@@ -27,7 +27,7 @@ def overall(numbers: Mapping[str, float]) -> str:
 
 
 def by_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
-    """One row for each class, one column for each number."""
+    """Return a table with a row for each class and a column for each number."""
     columns = list(dict.fromkeys(c for row in per_class.values() for c in row))
     show = _fraction if any(c.startswith(FRACTION_FAMILIES) for c in columns) else _percent
     return grid(

@@ -80,7 +80,7 @@ def _rates(iou: float, hits: float, false: float, missed: float) -> tuple[float,
 def compare(
     truth: np.ndarray, segments: Sequence[Mapping[str, Any]], found: np.ndarray, nothing: int
 ) -> dict[int, np.ndarray]:
-    """One image: label -> (sum of IoU, hits, false segments, missed segments).
+    """Compare one image: label -> (sum of IoU, hits, false segments, missed segments).
 
     Segments of one label match when their IoU is above 1/2; void pixels of the truth are no part
     of the union. Crowds match nothing. A false segment is forgiven if more than half of it lies

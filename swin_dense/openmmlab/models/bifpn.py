@@ -56,7 +56,7 @@ class DownAndUp(nn.Module):
         self.up = nn.ModuleList(Fusion(count, channels, norm_cfg) for count in counts)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """A map of each level, finest first -> the same, fused."""
+        """Fuse one map of each level, finest first; return as many, of the same shapes."""
         down = list(maps)
         for i in reversed(range(len(self.down))):
             down[i] = self.down[i](maps[i], enlarge(down[i + 1], like=maps[i]))

@@ -39,7 +39,7 @@ def radii(boxes: Tensor) -> Tensor:
 def corner_targets(
     corners: Tensor, radius: Tensor, size: tuple[int, int], stride: int
 ) -> tuple[Tensor, Tensor]:
-    """One corner of each object on one level.
+    """Return the targets of one level for one of the objects' corners, such as the top left.
 
     Args:
         corners: (n, 2), x and y in pixels.

@@ -72,7 +72,7 @@ class Float32RepPointsHead(RepPointsHead):
 
 
 def float32_at_least(x: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Return `x` in float32, or in its own dtype where that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

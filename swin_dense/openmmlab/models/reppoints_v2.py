@@ -181,7 +181,7 @@ class RepPointsV2Head(Float32RepPointsHead):
         return corners[:, [1, 0, 3, 2]] if y_first else corners
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, ...]:
-        """One level.
+        """Predict on one level.
 
         Args:
             x: (B, in_channels, h, w).
@@ -231,7 +231,7 @@ class RepPointsV2Head(Float32RepPointsHead):
         batch_img_metas: Sequence[dict[str, Any]],
         batch_gt_instances_ignore: Sequence[InstanceData] | None = None,
     ) -> dict[str, Tensor]:
-        """Of the maps of each level that `forward_single` returns in training, all in float32."""
+        """Return the losses, in float32, of what `forward_single` gives for all levels."""
         with torch.autocast(cls_scores[0].device.type, enabled=False):
             cls_scores, semantics, corners = (
                 [float32_at_least(x) for x in maps] for maps in (cls_scores, semantics, corners)

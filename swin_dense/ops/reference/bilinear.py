@@ -16,7 +16,7 @@ def sample(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
 def sample_backward(
     grad: Tensor, maps: Tensor, y: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of maps, y and x; `grad` is that of the samples, (M, C, R, S)."""
+    """Return the gradients of maps, y and x; `grad` is that of the samples, (M, C, R, S)."""
     by_maps, by_grid = torch.ops.aten.grid_sampler_2d_backward(
         grad, maps, _grid(maps, y, x), 0, 0, False, [True, True]
     )

@@ -18,7 +18,7 @@ def deform_columns(
     first: int,
     out: Tensor,
 ) -> None:
-    """What a deformable convolution multiplies its weight with, for a run of positions.
+    """Write what a deformable convolution multiplies its weight with, for a run of positions.
 
     Letters: G deformable groups, K positions of the kernel, P positions of the output.
 
@@ -76,7 +76,7 @@ def _places(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Where the samples of every output position lie in the input: y, x, each (B, G, K, Ho Wo)."""
+    """Return the places of all outputs' samples in the input: y and x, each (B, G, K, Ho Wo)."""
     kernel, _, height, width = offset.shape[2:]
     number = torch.arange(kernel, device=offset.device)
     parts = zip((number // kernel_width, number % kernel_width), (height, width), strict=True)
@@ -89,7 +89,7 @@ def _places(
 
 
 def _runs(offset: Tensor, first: int, count: int) -> Iterator[tuple[int, slice, slice]]:
-    """Of every image that the run touches: its number, which positions, which rows they are."""
+    """Yield of each image that the run touches its number, its positions, their rows in the run."""
     size = offset.shape[4] * offset.shape[5]
     for image in range(offset.shape[0]):
         begin, end = max(first, image * size), min(first + count, (image + 1) * size)

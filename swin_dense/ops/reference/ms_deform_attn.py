@@ -31,7 +31,7 @@ def ms_deform_attn_backward(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of value, sampling_locations and attention_weights."""
+    """Return the gradients of value, sampling_locations and attention_weights."""
     with torch.autocast(value.device.type, enabled=False):
         batch, _, heads, channels = value.shape
         by_value = torch.zeros_like(value, memory_format=torch.contiguous_format)
@@ -74,7 +74,7 @@ def _maps(part: Tensor, size: tuple[int, int]) -> Tensor:
 def _points(
     locations: Tensor, weights: Tensor, number: int, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one map: where its points lie, in positions, and what they weigh; each (B N, Q, P)."""
+    """Return y and x of one map's points, in positions, and their weights; each (B N, Q, P)."""
     part = locations[:, :, :, number].transpose(1, 2).flatten(0, 1)
     y, x = part[..., 1] * size[0] - 0.5, part[..., 0] * size[1] - 0.5
     return y, x, weights[:, :, :, number].transpose(1, 2).flatten(0, 1)

@@ -222,7 +222,7 @@ class _Samples(NamedTuple):
 
 
 def _neighbours(at: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The positions before and after a coordinate, each with its weight."""
+    """Return the positions before and after a coordinate, each with its weight."""
     clamped = at.clamp(min=0)
     low = clamped.clamp(max=size - 1).long()
     high = (low + 1).clamp(max=size - 1)
@@ -261,7 +261,7 @@ def _add_windows(
 def _maximum(
     pixels: Tensor, part: _Boxes, rows: _Samples, columns: _Samples, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest sample of each bin and where it lies: three times (k, H, W, C)."""
+    """Return the largest sample of each bin, its y and its x: each (k, H, W, C)."""
     dtype = sum_dtype(pixels.dtype)
     value = pixels.new_zeros((), dtype=dtype)
     for row, row_weight in ((rows.low, 1 - rows.fraction), (rows.high, rows.fraction)):

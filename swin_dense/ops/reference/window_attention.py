@@ -10,7 +10,7 @@ _SMALLEST_NORM = 1e-12  # a vector shorter than that is divided by it
 def window_attention(
     qkv: Tensor, bias: Tensor, pad_qkv: Tensor, scale: Tensor, window: int, shift: int, cosine: bool
 ) -> Tensor:
-    """The usual way: extend, roll, cut, mask, softmax, and all of it back."""
+    """Compute it the usual way: extend, roll, cut, mask, softmax, and all of it back."""
     with torch.autocast(qkv.device.type, enabled=False):
         q, k, v = _windows(qkv, pad_qkv, window, shift)  # each (B, I, J, N, L, D)
         if cosine:
@@ -30,7 +30,7 @@ def window_attention_backward(
     shift: int,
     cosine: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of qkv, bias, pad_qkv and scale."""
+    """Return the gradients of qkv, bias, pad_qkv and scale."""
     with torch.autocast(qkv.device.type, enabled=False):
         size, heads = qkv.shape[1:3], qkv.shape[4]
         raw_q, raw_k, v = _windows(qkv, pad_qkv, window, shift)
@@ -65,7 +65,7 @@ def window_attention_backward(
 def _weights(
     q: Tensor, k: Tensor, bias: Tensor, scale: Tensor, size: torch.Size, window: int, shift: int
 ) -> Tensor:
-    """What each token takes from each: (B, I, J, N, L, L), rows adding up to 1."""
+    """Return the weight each token gives to each: (B, I, J, N, L, L), rows adding up to 1."""
     logits = (q * scale.to(q.dtype)[:, None, None]) @ k.mT + bias.to(q.dtype)
     if shift:
         # Regions of the rolled map: windows that hold several may not look across.
