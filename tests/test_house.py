@@ -138,6 +138,33 @@ def test_tools_call_the_commands_and_nothing_else():
         assert all(name.startswith("swin_dense.cli.") for name in ours), path
 
 
+OPTIONS = {
+    node.value
+    for path in files(PACKAGE / "cli")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.Constant) and re.fullmatch(r"--[a-z][a-z-]+", str(node.value))
+}
+
+
+WHOLE_COMMANDS = {"checkpoints/files.py": {"--trust"}}  # told in full, whichever command runs
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in files(PACKAGE) if room_of(p) != "cli"],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_only_the_commands_word_their_options(path):
+    """Other rooms name a setting, `load_from`; `cli.command.worded` writes it as --load-from."""
+    texts = [
+        str(node.value)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+    ]
+    found = {word for text in texts for word in re.findall(r"--[a-z][a-z-]+", text)}
+    assert not found & OPTIONS - WHOLE_COMMANDS.get(str(path.relative_to(PACKAGE)), set())
+
+
 def test_no_room_is_named_after_nothing():
     for top in ("swin_dense", "configs", "tools", "demo", "tests"):
         found = [p for p in (ROOT / top).rglob("*") if p.stem in NAMELESS]

@@ -70,7 +70,7 @@ def _pair(sides: list[tuple[object, ...]], shape: tuple[int, int]) -> Pair:
         taken.append(float(done.stdout.split()[-1]))
     if min(taken) <= 0:
         raise InputError(
-            f"--shape: a step at {shape[0]}x{shape[1]} needs no more memory than was there before, "
+            f"`shape`: a step at {shape[0]}x{shape[1]} needs no more memory than was there before, "
             "so there is nothing to compare. Give a larger shape, say 608,400."
         )
     return Pair([taken[0]], [taken[1]])

@@ -79,7 +79,7 @@ def read(
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise MissingInputError(
             f"checkpoint: there is no file {path}.{nearest(path.name, beside)} "
-            "tools/train.py writes its checkpoints to --work-dir."
+            "A run writes its checkpoints to its `work_dir`."
         )
     content = _unpickled(path, map_location) if trust else _content(path, map_location)
     checkpoint = _wrapped(content, path)

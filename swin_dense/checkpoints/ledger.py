@@ -165,7 +165,7 @@ def allowed(names: Iterable[str], patterns: Iterable[str]) -> set[str]:
 
 
 def require_meaning(patterns: Iterable[str], names: Iterable[str]) -> None:
-    """Refuse a pattern of --allow-missing that speaks of no weight of the model.
+    """Refuse a pattern of `allow_missing` that speaks of no weight of the model.
 
     Raises:
         InputError: one does not.
@@ -175,7 +175,7 @@ def require_meaning(patterns: Iterable[str], names: Iterable[str]) -> None:
         if not allowed(names, [pattern]):
             known = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)}
             raise InputError(
-                f"--allow-missing {pattern}: no weight of the model is called so."
+                f"`allow_missing` {pattern}: no weight of the model is called so."
                 f"{nearest(pattern, sorted(known))} Give the start of a name, such as neck or "
                 "roi_head.bbox_head, or a pattern such as '*.norm3.*'."
             )

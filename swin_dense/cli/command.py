@@ -38,7 +38,7 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
             return body(options) or 0
         except InputError as error:
             if first_process():
-                print(f"error: {message(error)}", file=sys.stderr, flush=True)
+                print(f"error: {worded(message(error), parser)}", file=sys.stderr, flush=True)
             return MISTAKE
         except OSError as error:
             if error.errno not in NO_PLACE:
@@ -113,3 +113,14 @@ def work_dir(path: Path, keep: str = "*.pth") -> Iterator[None]:
 def message(error: InputError) -> str:
     """Return the error's text alone; from a data loading process it comes inside a traceback."""
     return str(error).rpartition(f"{type(error).__name__}: ")[2].rstrip()
+
+
+def worded(text: str, parser: argparse.ArgumentParser) -> str:
+    """Write each setting that a text names in backticks, `load_from`, as the command's own option.
+
+    What the command has no option for stays as it is: it is a setting of the config.
+    """
+    for action in parser._actions:
+        flags = [flag for flag in action.option_strings if flag.startswith("--")]
+        text = text.replace(f"`{action.dest}`", flags[0]) if flags else text
+    return text

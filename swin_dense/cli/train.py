@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swin_dense.cli import options
-from swin_dense.cli.command import command, first_process, work_dir
+from swin_dense.cli.command import command, first_process, worded, work_dir
 from swin_dense.errors import InputError
 from swin_dense.task import Task
 
@@ -26,6 +26,11 @@ def _parser() -> argparse.ArgumentParser:
         const="latest",
         metavar="PATH",
         help="go on from a checkpoint, without PATH from the last one in the work dir",
+    )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="with --resume: go on to the length of this config or --max-iters, along its schedule",
     )
     parser.add_argument(
         "--load-from", metavar="PATH", help="start from these weights of a whole model"
@@ -62,8 +67,7 @@ def _train(asked: argparse.Namespace) -> None:
     from swin_dense.openmmlab.settings import config as configs
     from swin_dense.openmmlab.settings import image_sizes, places
 
-    say = print if first_process() else _silent
-    config = configs.load(asked.config, asked.cfg_options)
+    config = configs.load(asked.config, asked.cfg_options, _say)
     config.work_dir = (
         asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"
     )
@@ -72,19 +76,20 @@ def _train(asked: argparse.Namespace) -> None:
     files.require_place(config.work_dir, "--work-dir")
     splits = ("train",) if asked.no_val else ("train", "val")
     for line in places.complete_data(config, splits, asked.data, asked.data_root, asked.classes):
-        say(line)
+        _say(line)
     if asked.image_scale:
         image_sizes.scale_images(config, asked.image_scale)
     if asked.no_val:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if asked.max_iters is not None:
-        run.shorten(config, asked.max_iters)
+        for line in run.shorten(config, asked.max_iters):
+            _say(line)
     if asked.amp:
         run.use_amp(config, asked.amp)
     if asked.no_scale_lr and config.get("auto_scale_lr"):
         config.auto_scale_lr.enable = False
     elif not config.get("auto_scale_lr"):
-        say("learning rate: as stated, the config names no recipe batch (auto_scale_lr)")
+        _say("learning rate: as stated, the config names no recipe batch (auto_scale_lr)")
     if asked.load_from:
         config.load_from = asked.load_from
     if asked.resume:
@@ -93,15 +98,21 @@ def _train(asked: argparse.Namespace) -> None:
     elif config.get("resume") and not config.get("load_from"):
         config.load_from = _last(Path(config.work_dir))
         config.resume = config.load_from is not None
-        say(f"resume: {config.load_from or 'no checkpoint in the work dir, a new run'}")
+        _say(f"resume: {config.load_from or 'no checkpoint in the work dir, a new run'}")
+    if asked.extend:
+        if not config.get("resume"):
+            raise InputError(
+                "--extend makes a run longer that is resumed: name its checkpoint with --resume."
+            )
+        config.extend = True
     if asked.allow_missing:
         config.allow_missing = asked.allow_missing
     if config.get("load_from"):
         _agree_on_classes(config)
 
     with work_dir(Path(config.work_dir)):
-        run.train(config, asked.pretrained, say)
-    say(f"checkpoints, log and half-precision weights: {config.work_dir}")
+        run.train(config, asked.pretrained, _say)
+    _say(f"checkpoints, log and half-precision weights: {config.work_dir}")
 
 
 def _agree_on_classes(config: "Config") -> None:
@@ -139,8 +150,11 @@ def _last(folder: Path) -> str | None:
     return str(folder / Path(note.read_text().strip()).name) if note.is_file() else None
 
 
-def _silent(*_: object) -> None:
-    """Say nothing: only the first process speaks."""
+def _say(text: str) -> None:
+    """Print a line, of several processes only in the first."""
+    if first_process():
+        print(worded(text, _PARSER))
 
 
-main = command(_train, _parser())
+_PARSER = _parser()
+main = command(_train, _PARSER)

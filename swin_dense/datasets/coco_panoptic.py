@@ -221,7 +221,7 @@ def _classes(
     if len(chosen) > MOST_CLASSES:
         raise InputError(
             f"{path}: at most {MOST_CLASSES} classes, for label 255 means void; the file has "
-            f"{len(chosen)}. Choose among them with --classes."
+            f"{len(chosen)}. Choose among them with `classes`."
         )
     things = {entry["name"] for entry in entries if entry["isthing"]}
     return Classes(

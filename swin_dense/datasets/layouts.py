@@ -95,7 +95,7 @@ def find(
     if not root.is_dir():
         raise MissingInputError(
             f"data root: there is no folder {root} (from {Path.cwd()}). Name the folder that "
-            "holds the data set with --data-root, or try --data shapes, which needs none."
+            "holds the data set as `data_root`, or try `data` shapes, which needs none."
         )
     for layout in known:
         if all(

@@ -123,7 +123,7 @@ def test_names_of_a_bare_backbone_answer_to_both():
 
 def test_a_pattern_without_meaning_is_refused():
     ledger.require_meaning(["neck", "norm0"], NAMES)
-    with pytest.raises(InputError, match=r"--allow-missing neek: .* Did you mean 'neck'"):
+    with pytest.raises(InputError, match=r"`allow_missing` neek: .* Did you mean 'neck'"):
         ledger.require_meaning(["norm0", "neek"], NAMES)
 
 

@@ -218,6 +218,7 @@ def test_a_backbone_given_as_a_whole_model(capsys, tmp_path, trained, small_shap
     )
     assert "does not fit this model: 95% of its tensors and numbers are needed" in text
     assert "head" in text
+    assert "The file holds a backbone alone, which --pretrained starts from." in text
 
 
 def test_a_name_to_allow_that_means_nothing(capsys, tmp_path, trained, small_shapes):
@@ -262,7 +263,14 @@ def test_config_with_a_misspelt_key(capsys, tmp_path, small_shapes):
     config = tmp_path / "mine.py"
     config.write_text(f'_base_ = ["{SEGMENTATION}"]\nmodel = dict(backbone=dict(embed_dims=24))\n')
     text = train_on(capsys, tmp_path, config, small_shapes.root)
-    assert "Swin takes no argument 'embed_dims'. Did you mean 'embed_dim'?" in text
+    assert "model.backbone: Swin takes no argument 'embed_dims'. Did you mean 'embed_dim'?" in text
+
+
+def test_a_config_without_a_backbone(capsys, tmp_path, small_shapes):
+    config = tmp_path / "mine.py"
+    config.write_text(f'_base_ = ["{SEGMENTATION}"]\nmodel = dict(backbone=None)\n')
+    text = train_on(capsys, tmp_path, config, small_shapes.root)
+    assert "error: config: model: EncoderDecoder lacks 'backbone'." in text
 
 
 def test_size_smaller_than_one_patch(capsys, tmp_path, trained):
@@ -277,7 +285,7 @@ def test_size_smaller_than_one_patch(capsys, tmp_path, trained):
         return
     assert status == 1
     assert "skipped dot.png: " in printed.err
-    assert "smaller than one patch" in printed.err
+    assert "is too small. The smallest allowed is 4x4" in printed.err
     assert not (tmp_path / "out").exists()
 
 
@@ -371,7 +379,9 @@ def test_places_and_settings_that_cannot_be(capsys, tmp_path, small_shapes, opti
     [
         ("train_dataloader.batch_size=0", "is a whole number from 1, not 0"),
         ("train_dataloader.batch_size=two", "not 'two'"),
-        ("model.auxiliary_head.in_channels=48", "is given maps of 96 channels"),
+        ("model.auxiliary_head.in_index=4", "in_index=4 counts maps from 0, there are 4"),
+        ("model.backbone.type=SwinV2", "there is no type 'SwinV2'. Write type='swin_dense.SwinV2'"),
+        ("model.decode_head.type=UperHead", "Did you mean 'UPerHead'?"),
         ("optim_wrapper.optimizer.type=Adamm", "Adamm"),
     ],
 )

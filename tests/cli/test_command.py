@@ -1,5 +1,6 @@
 """How a command ends: a user's mistake in one line, a fault of ours with its traceback."""
 
+import argparse
 import errno
 import os
 import pwd
@@ -10,7 +11,15 @@ import pytest
 from conftest import ROOT
 
 from swin_dense.cli import options
-from swin_dense.cli.command import FAULT, INTERRUPTED, MISTAKE, command, first_process, work_dir
+from swin_dense.cli.command import (
+    FAULT,
+    INTERRUPTED,
+    MISTAKE,
+    command,
+    first_process,
+    worded,
+    work_dir,
+)
 from swin_dense.errors import InputError, MissingInputError
 
 
@@ -133,3 +142,13 @@ def test_a_failing_command_leaves_no_empty_work_dir(tmp_path, before, within, st
             (folder / name).write_text("")
         raise InputError("no.")
     assert folder.exists() is stays
+
+
+def test_settings_named_in_backticks_become_the_command_s_own_options():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config")
+    parser.add_argument("--load-from")
+    parser.add_argument("-n", "--max-iters")
+    text = "use `load_from`, `max_iters` or `pretrained` of the `config`"
+    expected = "use --load-from, --max-iters or `pretrained` of the `config`"
+    assert worded(text, parser) == expected

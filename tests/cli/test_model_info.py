@@ -78,7 +78,7 @@ def test_crops_stay_at_a_larger_size(capsys):
 @pytest.mark.parametrize(
     ("wrapper", "amp"),
     [
-        (dict(type="Bfloat16OptimWrapper"), ", bf16"),
+        (dict(type="swin_dense.Bfloat16OptimWrapper"), ", bf16"),
         (dict(type="AmpOptimWrapper", dtype="bfloat16"), ", bf16"),
         (dict(type="AmpOptimWrapper", dtype="float16"), ", fp16"),
         (dict(type="mmengine.AmpOptimWrapper"), ", fp16"),
@@ -112,7 +112,7 @@ def test_a_model_alone_is_enough(tmp_path, capsys):
         assert model_info.main([str(alone), *more]) == 0
         assert "of a training step of 1 x " in capsys.readouterr().out
     assert model_info.main([str(alone)]) == 2
-    assert "Give one with --shape." in capsys.readouterr().err
+    assert "Give one as --shape." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class LabelMaps(BaseSegDataset):
         if not names or isinstance(names, str):
             raise InputError(
                 "label maps carry no names: state them, in the order of their values, in a file "
-                f"given with --classes or as a tuple in metainfo.classes, not {names!r}."
+                f"given as `classes` or as a tuple in metainfo.classes, not {names!r}."
             )
         self.label_table = label_maps.LabelTable(
             tuple(names), first_value=first_value, ignore=tuple(ignore)

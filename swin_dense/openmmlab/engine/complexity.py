@@ -1,4 +1,4 @@
-"""What a config's model costs, part by part: nothing is computed, tensors have a shape only.
+"""Count what a config's model costs, part by part: nothing is computed, tensors have a shape only.
 
 FLOPs are multiply-adds, as the papers of this field count them: of products, convolutions and
 attention (torch's counter, and the formulas that our ops register); norms, activations, RoIAlign
@@ -47,8 +47,9 @@ from torch.utils.module_tracker import ModuleTracker
 
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
+from swin_dense.openmmlab.engine.torch_errors import explained
+from swin_dense.openmmlab.settings import building
 from swin_dense.openmmlab.settings.channels import build_device
-from swin_dense.openmmlab.settings.config import building
 
 PROPOSALS = 1000
 MASKS = 100
@@ -62,7 +63,7 @@ DROPOUTS = (_DropoutNd, nn.MultiheadAttention, DropPath, residual.DropPath)
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a model costs.
+    """Say what one part of a model costs.
 
     Attributes:
         name: where it is in the model.
@@ -79,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a model costs.
+    """Say what a model costs, part by part.
 
     Attributes:
         parts: in the order of the model; those that cost nothing are left out.
@@ -93,13 +94,13 @@ class Complexity:
 
     @property
     def total(self) -> Part:
-        """All parts together."""
+        """Add up all parts."""
         columns = zip(*((p.parameters, p.flops, p.kept) for p in self.parts), strict=True)
         return Part("total", *map(sum, columns))
 
     @property
     def uses(self) -> dict[str, int]:
-        """Bytes of a training step with AdamW, by what they are used for."""
+        """Return bytes of a training step with AdamW, by what they are used for."""
         return {
             "weights": self.weights,
             "gradients": self.learning,
@@ -109,12 +110,12 @@ class Complexity:
 
     @property
     def memory(self) -> int:
-        """Bytes of all uses; what allocators and products add is not in it."""
+        """Add up the bytes of all uses; what allocators and products add is not in it."""
         return sum(self.uses.values())
 
 
 def count(config: Config, shape: tuple[int, int]) -> Part:
-    """Parameters and FLOPs alone, of the whole model; see `measure`."""
+    """Count parameters and FLOPs alone, of the whole model; see `measure`."""
     model, fake = _build(config)
     with fake, _KnownNumbers():
         flops = _flops(model, shape)
@@ -155,7 +156,7 @@ def measure(
 
 
 def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
-    """The model, of tensors that have no data."""
+    """Build the model of tensors that have no data."""
     if "backbone" not in config.model:
         built = {k: part for k, part in config.model.items() if isinstance(part, dict)}
         parts = [k for k in built if "type" in built[k] and k != "data_preprocessor"]
@@ -165,8 +166,9 @@ def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
         )
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     scope = MODELS.switch_scope_and_registry(config.default_scope)
-    with building(), scope as registry, build_device(registry, config.model.backbone):
-        model = revert_sync_batchnorm(registry.build(deepcopy(config.model)))  # DETRs write into it
+    with scope as registry, build_device(registry, config.model.backbone):
+        # DETRs write into what they are built from.
+        model = revert_sync_batchnorm(building.build(registry, deepcopy(config.model), "model"))
     with fake:
         model.to_empty(device="cpu")
     return model.eval(), fake
@@ -191,7 +193,7 @@ class _KnownNumbers(TorchFunctionMode):
 
 
 def _number(x: Tensor) -> Any:
-    """A known number as such; every other tensor as it is."""
+    """Return a known number as such, every other tensor as it is."""
     if x.dim() > 0 or isinstance(x, FakeTensor):
         return x
     with unset_fake_temporarily():
@@ -199,7 +201,7 @@ def _number(x: Tensor) -> Any:
 
 
 class _Work(nn.Module):
-    """What is done with a model, as a module around it: trackers name its parts from there."""
+    """Wrap what is done with a model in a module, from which trackers name its parts."""
 
     def __init__(self, model: nn.Module, do: Callable) -> None:
         super().__init__()
@@ -207,12 +209,12 @@ class _Work(nn.Module):
         self.do = do
 
     def forward(self, shape: tuple[int, int], batch: int) -> Any:
-        with _countable(self.model, shape), building():
+        with _countable(self.model, shape), explained():
             return self.do(self.model, shape, batch)
 
     @classmethod
     def place(cls, tracker: ModuleTracker) -> str:
-        """The part of the innermost module that is being called."""
+        """Return the part of the innermost module that is being called."""
         start = f"{cls.__name__}.model."
         around = [name for name in tracker.parents if name.startswith(start)]
         return _place(max(around, key=len, default=start + REST).removeprefix(start))
@@ -225,19 +227,19 @@ def _countable(model: nn.Module, shape: tuple[int, int]) -> Iterator[None]:
         yield
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if place.is_relative_to(HERE.parents[1]) and place != HERE:
+        if place.is_relative_to(HERE.parents[2]) and place != HERE:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
         problem = (
             f"what it computes depends on more than the size of images ({reason}), so it cannot be "
-            "counted from the config alone. Let it run: the log of tools/train.py CONFIG "
-            "--max-iters 20 tells the memory."
+            "counted from the config alone. Let it run: the log of tools/train.py tells the memory "
+            "after 20 iterations."
         )
         if isinstance(error, RuntimeError) and not isinstance(error, NEEDS_MORE):
             problem = (  # of tensors without data, nothing but the shapes can be wrong
                 f"it cannot compute images of {shape[1]}x{shape[0]} ({reason}). They are too small "
-                "for it or not of the size it is made for: give another one, with --shape or in "
-                "the pipeline of train_dataloader."
+                "for it or not of the size it is made for: give another `shape`, or another size "
+                "in the pipeline of train_dataloader."
             )
         raise InputError(f"{type(model).__name__}: {problem}") from error
 
@@ -258,7 +260,7 @@ class _FlopCounter(FlopCounterMode):
 
 
 def _flops(model: nn.Module, shape: tuple[int, int]) -> Counter[str]:
-    """Multiply-adds of each part for one image."""
+    """Count multiply-adds of each part for one image."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)  # else the counter looks for gradients that are not recorded
     with torch.no_grad(), _proposals(model, PROPOSALS, MASKS), _FlopCounter() as counter:
@@ -269,7 +271,7 @@ def _flops(model: nn.Module, shape: tuple[int, int]) -> Counter[str]:
 
 
 def _kept(model: nn.Module, shape: tuple[int, int], batch: int, bf16: bool) -> Counter[str]:
-    """Bytes of activations that each part keeps; a segmentor's loss included.
+    """Count bytes of activations that each part keeps; a segmentor's loss included.
 
     Of the model only the dropouts are in training: whole DETRs would ask for ground truth then.
     """
@@ -302,12 +304,12 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _memory(x: Tensor) -> int:
-    """Tells apart what lies in different places."""
+    """Return a number that tells apart what lies in different places."""
     return x.untyped_storage()._cdata
 
 
 def _place(name: str) -> str:
-    """The part that a module or parameter belongs to, by its name in the model."""
+    """Return the part that a module or parameter belongs to, by its name in the model."""
     whole = name.split(".")
     length = 2 if whole[0] in UNFOLDED else 1
     if whole[0] in LISTS and "".join(whole[length : length + 1]).isdecimal():
@@ -316,7 +318,7 @@ def _place(name: str) -> str:
 
 
 def _forward(model: Any, shape: tuple[int, int], batch: int) -> Any:
-    """Images through the model, to what its heads return, before boxes or labels are made."""
+    """Run images through the model, to what its heads return before boxes or labels are made."""
     images, samples = torch.empty(batch, 3, *shape), _samples(shape, batch)
     if hasattr(model, "decode_head"):
         maps, found = model.extract_feat(images), None
@@ -337,7 +339,7 @@ def _samples(shape: tuple[int, int], batch: int) -> list[DetDataSample]:
 
 
 def _segment(model: Any, shape: tuple[int, int], batch: int) -> None:
-    """Images to what a segmentor's losses are made of: logits at the size of the labels."""
+    """Run images to what a segmentor's losses are made of: logits at the size of the labels."""
     maps, samples = model.extract_feat(torch.empty(batch, 3, *shape)), _samples(shape, batch)
     *earlier, last = _listed(model.decode_head)
     found, before = [], None
@@ -354,14 +356,14 @@ def _segment(model: Any, shape: tuple[int, int], batch: int) -> None:
 
 
 def _listed(part: Any) -> list[Any]:
-    """The heads of a cascade, one head, or none."""
+    """Return the heads of a cascade, one head, or none."""
     return list(part) if isinstance(part, nn.ModuleList) else [part] if part is not None else []
 
 
 def _logits(
     model: Any, head: Any, maps: Sequence[Tensor], before: Any, samples: list[DetDataSample]
 ) -> Any:
-    """What a head returns; in a cascade it is given what the one before returned."""
+    """Run a head; in a cascade it is given what the one before returned."""
     if isinstance(head, PointHead):  # its forward takes the points that these choose
         if torch.is_grad_enabled():
             return head.loss(maps, before, samples, model.train_cfg)
@@ -417,20 +419,20 @@ def _extract(
 def _refine(
     head: DIIHead, bbox_results: dict[str, Tensor], batch_img_metas: Sequence[Any], **_: Any
 ) -> list[InstanceData]:
-    """Every image has as many boxes, so it needs no look at them to tell whose they are."""
+    """Refine boxes: every image has as many, so that their place tells whose they are."""
     boxes = head.bbox_coder.decode(bbox_results["rois"][:, 1:], bbox_results["bbox_pred"])
     return [InstanceData(bboxes=own) for own in boxes.chunk(len(batch_img_metas))]
 
 
 def _first_rows(forward: Callable, count: int, x: Tensor, *rest: Any, **options: Any) -> Any:
-    """What a head returns for its first `count` rows, spread over all."""
+    """Run a head on its first `count` rows, and spread what it returns over all."""
     given = trees.tree_map_only(Tensor, lambda t: t[:count], ((x, *rest), options))
     out = forward(*given[0], **given[1])
     return trees.tree_map_only(Tensor, lambda t: t[:1].expand(len(x), *t.shape[1:]), out)
 
 
 def _sampler(model: Any) -> dict[str, Any]:
-    """How a two-stage detector draws the boxes it trains on in one image."""
+    """Return how a two-stage detector draws the boxes it trains on in one image."""
     stages = (getattr(model, "train_cfg", None) or {}).get("rcnn") or {}
     first = stages[0] if isinstance(stages, list | tuple) else stages
     return first.get("sampler") or {}

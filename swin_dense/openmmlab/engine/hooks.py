@@ -14,8 +14,8 @@ from swin_dense.openmmlab.engine import trained
 from swin_dense.registry import HOOKS
 
 REMEDY = (
-    "Lower optim_wrapper.optimizer.lr, add optim_wrapper.clip_grad.max_norm=1, or use --amp bf16 "
-    "instead of fp16; then start from the last checkpoint with --resume."
+    "Lower optim_wrapper.optimizer.lr, add optim_wrapper.clip_grad.max_norm=1, or use bf16 "
+    "instead of fp16 (`amp`); then `resume` from the last checkpoint."
 )
 
 

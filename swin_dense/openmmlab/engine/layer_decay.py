@@ -1,4 +1,4 @@
-"""Which parameter decays how much and learns how fast, by what the backbone says of itself."""
+"""Say which parameter decays how much and learns how fast, by what the backbone says of itself."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ USUAL = ("absolute_pos_embed", "pos_embed", "relative_position_bias_table", "cls
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecay(DefaultOptimWrapperConstructor):
-    """mmengine's constructor, with two rules for the backbone.
+    """Group parameters as mmengine does, with two more rules for the backbone.
 
     Vectors of the backbone (norms, biases) and what its `no_weight_decay_keywords` name, else the
     usual ones, do not decay. With `layer_decay` below 1 the learning rate falls from layer to
@@ -56,7 +56,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         prefix: str = "",
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """mmengine's: append a group for each parameter below `module`."""
+        """Append a group for each parameter below `module`, as mmengine's own does."""
         super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:  # the whole model is done
             backbone = getattr(module, "backbone", None)
@@ -95,7 +95,7 @@ def _layers_above(backbone: Any, name: str) -> int:
 
 
 def _joined(groups: list[dict]) -> list[dict]:
-    """One group for all parameters of the same options, in the order they first occur."""
+    """Join the groups of equal options, in the order they first occur."""
     joined: dict[str, dict] = {}
     for group in groups:
         options = {key: group[key] for key in sorted(group) if key != "params"}

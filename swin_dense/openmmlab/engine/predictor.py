@@ -21,8 +21,9 @@ from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.datasets import images
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import trained, weights
+from swin_dense.openmmlab.engine.torch_errors import explained
+from swin_dense.openmmlab.settings import building
 from swin_dense.openmmlab.settings.classes import set_classes
-from swin_dense.openmmlab.settings.config import building
 from swin_dense.report.results import Instances, LabelMap, Segment, Segments
 from swin_dense.task import Task
 
@@ -92,9 +93,11 @@ class Predictor:
         set_classes(config, names, things)
         self.config, self.classes, self.task = config, names, Task.of(config)
         self.things = things or ()
-        with building(), MODELS.switch_scope_and_registry(config.default_scope) as registry:
-            self.model: BaseModel = revert_sync_batchnorm(registry.build(config.model))
-            self._pipeline = Compose(_steps(config))
+        with MODELS.switch_scope_and_registry(config.default_scope) as registry:
+            built = building.build(registry, config.model, "model")
+            self.model: BaseModel = revert_sync_batchnorm(built)
+            with building.refusals("test_dataloader.dataset.pipeline"):
+                self._pipeline = Compose(_steps(config))
         advice = "Give the config the checkpoint was trained with."
         ledger = weights.load(self.model, checkpoint, weights.WHOLE, advice)
         self.weights = {"file": ledger.source, "sha256": ledger.sha256, "layout": ledger.layout}
@@ -150,7 +153,7 @@ class Predictor:
                 "config's scale without a side of 0 pixels."
             ) from error
         batch = {"inputs": [item["inputs"]], "data_samples": [item["data_samples"]]}
-        with building():
+        with explained():
             return self.model.test_step(batch)[0]
 
 

@@ -10,40 +10,48 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import OPTIMIZERS
 
 from swin_dense.checkpoints import files
-from swin_dense.errors import InputError, nearest
+from swin_dense.errors import InputError
 from swin_dense.openmmlab.data.metrics import table_name
 from swin_dense.openmmlab.engine import trained
-from swin_dense.openmmlab.engine.runner import DenseRunner, bare
+from swin_dense.openmmlab.engine.runner import DenseRunner, bare, warms_up
+from swin_dense.openmmlab.engine.torch_errors import explained
 from swin_dense.openmmlab.settings import readers
-from swin_dense.openmmlab.settings.config import building
 
 _RUNS = itertools.count()
+WARM_UP_SHARE = 0.1  # of a shortened run
 ALWAYS = ("swin_dense.FiniteLoss", "swin_dense.HostMemory", "swin_dense.PlainCheckpoint")
 
 
 @dataclass
 class Tested:
-    """Numbers of one evaluation: overall, and by class; and of which weights."""
+    """Hold the numbers of one evaluation: overall, and by class; and of which weights."""
 
     numbers: dict[str, float]
     per_class: dict[str, dict[str, float]]
     weights: list[dict[str, Any]]
 
 
-def shorten(config: Config, iterations: int) -> None:
-    """Make the run `iterations` long, its schedule scaled to it; the warm-up stays as it is."""
+def shorten(config: Config, iterations: int) -> list[str]:
+    """Make the run `iterations` long and scale its schedule to it.
+
+    A warm-up stays as it is, but takes at most a tenth of the run; nothing else shortens one.
+
+    Returns:
+        a line for a warm-up that became shorter.
+    """
     if iterations < 1:
-        raise InputError(f"--max-iters counts iterations: at least 1, not {iterations}.")
+        raise InputError(f"`max_iters` counts iterations: at least 1, not {iterations}.")
     epochs = config.train_cfg.get("max_epochs")
-    for part in config.get("param_scheduler") or []:
+    schedule = config.get("param_scheduler") or []
+    for part in schedule:
+        warm = warms_up(part)
         by_epoch = part.pop("by_epoch", True)
         part.pop("convert_to_iter_based", None)
         part["by_epoch"] = False
-        if part["type"] == "LinearLR" and not by_epoch:
-            continue  # a warm-up; the runner keeps it within a tenth of the run
+        if warm:
+            continue
         if epochs and not by_epoch:  # counted in iterations of a length nobody stated
             whole = part.get("end") or part.get("T_max") or iterations
         else:
@@ -51,6 +59,7 @@ def shorten(config: Config, iterations: int) -> None:
         for key in ("begin", "end", "T_max", "milestones"):
             if key in part and not (key == "begin" and not by_epoch):  # a warm-up ends there
                 part[key] = _scaled(part[key], iterations / whole)
+    lines = _shorten_warm_ups(schedule, iterations)
     config.train_cfg = ConfigDict(
         type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations
     )
@@ -64,6 +73,25 @@ def shorten(config: Config, iterations: int) -> None:
         False
     )
     config.log_processor = dict(config.get("log_processor") or {}, by_epoch=False)
+    return lines
+
+
+def _shorten_warm_ups(schedule: list[ConfigDict], iterations: int) -> list[str]:
+    """Keep each warm-up within a tenth of the run; what begins at its end moves with it."""
+    longest = int(iterations * WARM_UP_SHARE)
+    lines = []
+    for part in [part for part in schedule if warms_up(part) and part.get("end", 0) > longest]:
+        lines.append(
+            f"warm-up: {part['end']} -> {longest} iterations "
+            f"(rule: at most a tenth of the run, {iterations} iterations)"
+        )
+        for other in schedule:
+            if other.get("begin") == part["end"]:
+                other["begin"] = longest
+        part["end"] = longest
+        if longest < 2:  # from its first factor to 1 takes two iterations
+            schedule.remove(part)
+    return lines
 
 
 def _scaled(points: Any, factor: float) -> Any:
@@ -73,25 +101,34 @@ def _scaled(points: Any, factor: float) -> Any:
 
 
 def use_amp(config: Config, kind: str) -> None:
-    """Mixed precision: "bf16" anywhere, "fp16" with loss scaling on a GPU."""
+    """Train in mixed precision: "bf16" anywhere, "fp16" with loss scaling on a GPU."""
     if kind == "fp16":
         if not torch.cuda.is_available():
-            raise InputError("--amp fp16 needs a GPU, this machine has none. Use --amp bf16.")
+            raise InputError("`amp` fp16 needs a GPU, this machine has none. Use bf16.")
         config.optim_wrapper.update(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
     else:
         config.optim_wrapper.type = "swin_dense.Bfloat16OptimWrapper"
 
 
 def train(config: Config, pretrained: str | None = None, say: Any = print) -> Path:
-    """Run the training; returns the folder with its checkpoints, log and half-precision weights.
+    """Run the training; return the folder with its checkpoints, log and half-precision weights.
 
     Args:
         pretrained: weights for the backbone alone; replaces the config's init_cfg.
+
+    Raises:
+        InputError: the config cannot be run, or the weights do not fit.
     """
-    start = config.model.backbone.get("init_cfg")
+    backbone = config.model.get("backbone")
+    if backbone is None and (pretrained or config.get("pretrained")):
+        raise InputError(
+            f"`pretrained` starts model.backbone, and {config.model.type} has none. Start the "
+            "whole model with `load_from`, or a part of it with an init_cfg."
+        )
+    start = (backbone or {}).get("init_cfg")
     alone = isinstance(start, dict) and set(start) == {"type", "checkpoint"}
-    if alone or pretrained or config.get("resume"):
-        config.model.backbone.pop("init_cfg", None)  # loaded by us where nothing replaces it
+    if backbone and (alone or pretrained or config.get("resume")):
+        backbone.pop("init_cfg", None)  # loaded by us where nothing replaces it
     hooks = list(config.get("custom_hooks") or [])
     there = {hook["type"] for hook in hooks}  # a config written by a run has them already
     config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
@@ -99,13 +136,12 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     if alone and not config.pretrained and start["type"] == "Pretrained":
         config.pretrained = start["checkpoint"]
     known = (config.pretrained, config.get("load_from"), config.get("resume"))
-    if not any((*known, config.model.backbone.get("init_cfg"))):
+    if backbone and not any((*known, backbone.get("init_cfg"))):
         say(
-            "backbone: random weights. The papers start from ImageNet weights; give them with "
-            "--pretrained FILE to come near their results."
+            "backbone: random weights. The papers start from ImageNet weights; give them as "
+            "`pretrained` to come near their results."
         )
-    _require_optimizer(config)
-    with building():
+    with explained():
         runner = _runner(config)
         runner.train()
     if runner.rank == 0:
@@ -118,7 +154,7 @@ def test(config: Config, checkpoint: str) -> Tested:
     config.load_from, config.resume = checkpoint, False
     for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
         config.pop(name, None)
-    with building():
+    with explained():
         runner = _runner(config)
         for metric in runner.test_evaluator.metrics:
             metric.collect_dir = str(Path(runner.work_dir) / "gathered")  # of several processes
@@ -131,24 +167,14 @@ def test(config: Config, checkpoint: str) -> Tested:
 
 
 def write_numbers(path: Path, tested: Tested, about: Mapping[str, Any]) -> None:
-    """metrics.json: the numbers, those of each class, and what was evaluated."""
+    """Write metrics.json: the numbers, those of each class, and what was evaluated."""
     with files.replaced(path) as temporary:
         content = {**about, "metrics": tested.numbers, "per_class": tested.per_class}
         temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
 
 
-def _require_optimizer(config: Config) -> None:
-    """mmengine looks an optimizer up late and stumbles over the None it finds."""
-    name = config.optim_wrapper.optimizer.type
-    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
-        raise InputError(
-            f"config: optim_wrapper.optimizer.type={name!r} is no optimizer of torch or mmengine."
-            f"{nearest(name, OPTIMIZERS.module_dict)}"
-        )
-
-
 def _runner(config: Config) -> DenseRunner:
-    """mmengine keeps one log and one record for each name: two runs must not share one."""
+    """Build the runner under a name of its own: mmengine keeps one log for each name."""
     stem = Path(config.filename).stem if config.filename else "run"
     readers.name_pipelines(config)
     config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"

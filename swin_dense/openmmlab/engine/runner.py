@@ -1,4 +1,4 @@
-"""mmengine's runner with a quiet console, a warm-up that fits the run, and weights that fit."""
+"""mmengine's runner with a quiet console, words about its rates, and weights that fit."""
 
 import logging
 import os
@@ -11,28 +11,24 @@ import torch
 from mmengine.dist import master_only
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.registry import MODELS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from swin_dense.checkpoints import files, ledger
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.engine import weights
-from swin_dense.openmmlab.settings import readers
+from swin_dense.openmmlab.engine import parameters, weights
+from swin_dense.openmmlab.engine.parameters import short
+from swin_dense.openmmlab.settings import building, readers
 from swin_dense.registry import RUNNERS
 
-WARM_UP_SHARE = 0.1  # of the run; the papers' are 0.2 to 1 % of theirs
+LONG_WARM_UP = 0.5  # of the run; the papers' are 0.002 to 0.01 of theirs
 
 
 def bare(model: Any) -> Any:
-    """The model itself, without what distributed training wraps around it."""
+    """Return the model itself, without what distributed training wraps around it."""
     return getattr(model, "module", model)
-
-
-def _short(rate: float) -> str:
-    """0.0000125 -> "1.25e-5"."""
-    digits, exponent = f"{rate:.2e}".split("e")
-    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _concerns_the_user(record: logging.LogRecord) -> bool:
@@ -43,7 +39,7 @@ def _concerns_the_user(record: logging.LogRecord) -> bool:
 
 @RUNNERS.register_module()
 class DenseRunner(Runner):
-    """Trains and tests what a complete config says; see `swin_dense.openmmlab.engine.run`."""
+    """Train and test what a complete config says; see `swin_dense.openmmlab.engine.run`."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.earlier_weights: list[dict[str, Any]] = []  # of the run that this one resumes
@@ -57,7 +53,7 @@ class DenseRunner(Runner):
         return super().train()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
-        """The environment, the config and the hooks go to the log file, not to the console."""
+        """Log the environment, the config and the hooks to the file, not to the console."""
         self.logger = super().build_logger(*args, **kwargs)
         self._console(logging.WARNING)
         return self.logger
@@ -68,10 +64,20 @@ class DenseRunner(Runner):
                 handler.setLevel(level)
                 handler.addFilter(_concerns_the_user)
 
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model; an InputError says which part refuses what it is given."""
+        return building.build(MODELS, model, "model") if isinstance(model, dict) else model
+
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
-        """Build a loader whose pipeline reads files by our readers, see `settings.readers`."""
-        return Runner.build_dataloader(readers.with_ours(dataloader), *args, **kwargs)
+        """Build a loader whose pipeline reads files by our readers, see `settings.readers`.
+
+        An InputError says what the data set or a step of its pipeline refuses.
+        """
+        dataset = dataloader.get("dataset") if isinstance(dataloader, dict) else None
+        kind = dataset.get("type") if isinstance(dataset, dict) else dataset
+        with building.refusals(f"the data loader of {kind}"):
+            return Runner.build_dataloader(readers.with_ours(dataloader), *args, **kwargs)
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -93,7 +99,7 @@ class DenseRunner(Runner):
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Several processes without GPUs: no synchronised norm exists, no device is named."""
+        """Wrap the model for several processes; without GPUs no synchronised norm exists."""
         if self.distributed and not torch.cuda.is_available():
             return MMDistributedDataParallel(revert_sync_batchnorm(model))
         with warnings.catch_warnings():  # mmengine names an argument that torch renamed
@@ -113,53 +119,53 @@ class DenseRunner(Runner):
         self._batch = each * self.world_size * accumulated
         self.message_hub.update_info("lr_batch", self._batch)  # that the rate was set for
         recipe = (auto_scale_lr or {}).get("base_batch_size")
-        if not (auto_scale_lr and recipe):
-            return
         rule, factor = "none, auto_scale_lr.enable is off", 1.0
-        if auto_scale_lr.get("enable", False):
+        if recipe and auto_scale_lr and auto_scale_lr.get("enable", False):
             rule, factor = "linear", self._batch / recipe
             for group in optim_wrapper.param_groups:  # also one that logs show as "base_lr"
                 group["lr"] *= factor
-        if self._resume:  # the rates of the checkpoint replace these
-            return
         self._console(logging.INFO)
-        stated = optim_wrapper.optimizer.defaults["lr"]
-        self.logger.info(
-            f"batch {each} x {self.world_size} device{'s' if self.world_size > 1 else ''}"
-            f"{f' x {accumulated} accumulated' if accumulated > 1 else ''}: "
-            f"learning rate {_short(stated)} -> {_short(stated * factor)} "
-            f"(rule: {rule}, recipe batch {recipe})"
-        )
+        if line := parameters.frozen_line(bare(self.model)):
+            self.logger.info(line)
+        if self._resume and not self._extends:  # the rates of the checkpoint replace these
+            return
+        if recipe:
+            stated = optim_wrapper.optimizer.defaults["lr"]
+            self.logger.info(
+                f"batch {each} x {self.world_size} device{'s' if self.world_size > 1 else ''}"
+                f"{f' x {accumulated} accumulated' if accumulated > 1 else ''}: "
+                f"learning rate {short(stated)} -> {short(stated * factor)} "
+                f"(rule: {rule}, recipe batch {recipe})"
+            )
+        options = (self.cfg.get("optim_wrapper") or {}).get("paramwise_cfg")
+        groups = optim_wrapper.optimizer.param_groups
+        if line := parameters.rates_line(bare(self.model), groups, options):
+            self.logger.info(line)
         seen = each * self.world_size
-        if isinstance(self._train_loop, IterBasedTrainLoop) and seen != recipe:
+        if recipe and isinstance(self._train_loop, IterBasedTrainLoop) and seen != recipe:
             self.logger.info(
                 f"length: {self.max_iters} iterations see {self.max_iters * seen} images, in the "
-                f"recipe's batches {self.max_iters * recipe} (--max-iters sets another length)"
+                f"recipe's batches {self.max_iters * recipe} (max_iters sets another length)"
             )
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Shorten a warm-up that would fill the run."""
+        """Build the schedule, and warn of a warm-up that fills most of the run."""
         self._console(logging.INFO)
-        scheduler = [scheduler] if isinstance(scheduler, dict) else scheduler
-        longest = int(self.max_iters * WARM_UP_SHARE)
-        for part in [p for p in scheduler or [] if isinstance(p, dict)]:  # built ones on resuming
-            warms_up = part["type"] == "LinearLR" and not part.get("by_epoch", True)
-            if not (warms_up and part.get("end", 0) > longest):
+        parts = [scheduler] if isinstance(scheduler, dict) else scheduler or []
+        for i, part in enumerate(parts):
+            if not (isinstance(part, dict) and warms_up(part)):  # built ones on resuming
                 continue
-            self.logger.info(
-                f"warm-up: {part['end']} -> {longest} iterations "
-                f"(rule: at most a tenth of the run, {self.max_iters} iterations)"
-            )
-            for other in scheduler:
-                if other.get("begin") == part["end"] and not other.get("by_epoch", True):
-                    other["begin"] = longest
-            part["end"] = longest
-            if longest < 2:  # from its first factor to 1 takes two iterations
-                scheduler.remove(part)
+            end = part.get("end", 0)
+            if end > LONG_WARM_UP * self.max_iters:
+                self.logger.warning(
+                    f"warm-up: {end} of the {self.max_iters} iterations of this run, as stated. "
+                    f"The full rate comes late or never: shorten param_scheduler.{i}.end, or the "
+                    "run by `max_iters`, which keeps the warm-up within a tenth."
+                )
         return super().build_param_scheduler(scheduler)
 
     def _init_model_weights(self) -> None:
-        """Random weights, then the pretrained backbone over them."""
+        """Draw random weights, then lay the pretrained backbone over them."""
         ledger.require_meaning(self._may_be_missing, bare(self.model).state_dict())
         super()._init_model_weights()
         if self.cfg.get("pretrained") and not self._resume:  # else the checkpoint holds them
@@ -173,39 +179,94 @@ class DenseRunner(Runner):
 
     @property
     def weights_record(self) -> list[dict[str, Any]]:
-        """The account of each load that this run stands on, the first one first."""
+        """Return the account of each load that this run stands on, the first one first."""
         return [*self.earlier_weights, *weights.loaded_into(bare(self.model))]
 
     def _record_weights(self) -> None:
-        """weights.json beside the log; PlainCheckpoint writes the same into every checkpoint."""
+        """Write weights.json beside the log; PlainCheckpoint puts the same into checkpoints."""
         if self.weights_record and self.rank == 0:
             weights.write_record(Path(self.log_dir) / "weights.json", self.weights_record)
 
     def _knows_other_classes(self, checkpoint: dict) -> bool:
-        """Whether the heads start anew; without names in the file only its shapes can tell."""
+        """Say whether the heads start anew; without names in the file only its shapes can tell."""
         trained = weights.class_names(checkpoint)
         ours = weights.trained_on(self.cfg).get("classes")
         return trained is not None and ours is not None and set(trained) != set(ours)
 
+    @property
+    def _extends(self) -> bool:
+        """Say whether the resumed run goes on to another length, see `resume`."""
+        return bool(self._resume and self.cfg.get("extend"))
+
     def _require_same_run(self, checkpoint: dict, path: str) -> None:
-        """Only a run's own checkpoint can be resumed: its schedule would stand at another place."""
-        start = "To start a new run from its weights, use --load-from instead of --resume."
+        """Check that a checkpoint is of this run: its schedule would stand at another place."""
+        start = "To start a new run from its weights, use `load_from` instead of `resume`."
         if "optimizer" not in checkpoint or "iter" not in checkpoint.get("meta", {}):
             raise InputError(
-                f"--resume: {path} holds weights only, not the state of a run. {start}"
+                f"`resume`: {path} holds weights only, not the state of a run. {start}"
             )
         known = checkpoint.get("message_hub", {}).get("runtime_info", {})
         planned, batch = known.get("max_iters"), known.get("lr_batch", self._batch)
-        if planned not in (None, self.max_iters):
+        if self._extends and checkpoint["meta"]["iter"] >= self.max_iters:
             raise InputError(
-                f"--resume: {path} is of a run of {planned} iterations, this one has "
-                f"{self.max_iters}. Resume with the same length and data. {start}"
+                f"`extend`: {path} has come to iteration {checkpoint['meta']['iter']}, a run of "
+                f"{self.max_iters} ends before. State a longer one (`max_iters`)."
             )
-        if batch != self._batch:
+        if not self._extends and planned not in (None, self.max_iters):
+            raise InputError(
+                f"`resume`: {path} is of a run of {planned} iterations, this one has "
+                f"{self.max_iters}. Resume with the same length and data, or add `extend` to go on "
+                f"along the schedule of {self.max_iters} iterations. {start}"
+            )
+        if batch != self._batch and not self._extends:
             self.logger.warning(
-                f"--resume: the learning rate of {path} was set for batches of {batch}, this run "
+                f"`resume`: the learning rate of {path} was set for batches of {batch}, this run "
                 f"has {self._batch}. It stays as it is. {start}"
             )
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: Any = "default",
+    ) -> None:
+        """Go on from a checkpoint, under `extend` along the schedule of a run of another length.
+
+        That schedule stands then where it would stand had the run been planned so from the start.
+        The options of the optimizer (rates, momenta, decay) are the config's, its running averages
+        and the weights are the checkpoint's.
+        """
+        if not self._extends:
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+            return
+        super().resume(filename, resume_optimizer, False, map_location)
+        groups = self.optim_wrapper.param_groups
+        before = groups[0]["lr"]
+        for group, values in zip(groups, self._scheduled, strict=True):
+            group.update(values)
+        self.message_hub.update_info("lr_batch", self._batch)
+        self.logger.info(
+            f"extend: on from iteration {self.iter} to {self.max_iters}; learning rate "
+            f"{short(before)} -> {short(groups[0]['lr'])} (the schedule of {self.max_iters} "
+            f"iterations at {self.iter})"
+        )
+
+    def _advance_schedule(self, iterations: int) -> None:
+        """Take the schedule as many steps as a run of this length would have; keep its values."""
+        schedulers = self.param_schedulers or []
+        several = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+        parts = [p for one in several for p in one if not getattr(p, "need_val_args", False)]
+        epoch = len(self.train_dataloader)
+        by_epoch = isinstance(self.train_loop, EpochBasedTrainLoop)
+        groups = self.optim_wrapper.param_groups
+        with warnings.catch_warnings():  # no step of the optimizer comes before these
+            warnings.filterwarnings("ignore", message="Detected call of")
+            for iteration in range(1, iterations + 1):
+                for part in parts:
+                    if not part.by_epoch or (by_epoch and iteration % epoch == 0):
+                        part.step()
+        self._scheduled = [{k: v for k, v in group.items() if k != "params"} for group in groups]
 
     def load_checkpoint(
         self,
@@ -219,6 +280,9 @@ class DenseRunner(Runner):
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         if self._resume:
             self._require_same_run(checkpoint, filename)
+            checkpoint["meta"].pop("config", None)  # mmengine would read it as program text
+        if self._extends:  # before the optimizer of the checkpoint replaces the rates
+            self._advance_schedule(checkpoint["meta"]["iter"])
         whole = self._resume or self._train_loop is None
         model = bare(self.model)
         ledger.require_meaning(self._may_be_missing, model.state_dict())
@@ -226,8 +290,7 @@ class DenseRunner(Runner):
             model,
             checkpoint,
             weights.WHOLE if whole else weights.START,
-            "Give the config the checkpoint was trained with."
-            + (" To start a new run from it, leave out --resume." if self._resume else ""),
+            self._advice(checkpoint),
             allowed=self._may_be_missing,
             class_layers=tuple if whole else partial(weights.class_layers, self.cfg, model),
             other_classes=not whole and self._knows_other_classes(checkpoint),
@@ -237,3 +300,16 @@ class DenseRunner(Runner):
         self._record_weights()
         self._has_loaded = True
         return checkpoint
+
+    def _advice(self, checkpoint: weights.Checkpoint) -> str:
+        """Say what to do about a file of which too little fits the model."""
+        alone = not self._resume and weights.is_backbone_alone(checkpoint)
+        if alone and hasattr(bare(self.model), "backbone"):
+            return "The file holds a backbone alone, which `pretrained` starts from."
+        start = " To start a new run from it, leave out `resume`." if self._resume else ""
+        return "Give the config the checkpoint was trained with." + start
+
+
+def warms_up(part: dict[str, Any]) -> bool:
+    """Say whether a part of a schedule is a warm-up: it rises linearly, counted in iterations."""
+    return part["type"] == "LinearLR" and not part.get("by_epoch", True)

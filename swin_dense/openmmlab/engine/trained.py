@@ -52,7 +52,8 @@ def find(
             folder, for its last one; None if `config` is one of these.
         options: dotted key -> value, laid over the config.
         image_scale: (longer, shorter side) that images are fitted into.
-        say: is told in one line when a scale is taken from the checkpoint.
+        say: is told what was stated and is another now: a scale, which the checkpoint has
+            otherwise, and channels.
 
     Returns:
         a config of its own, which may be changed, and the checkpoint.
@@ -72,7 +73,7 @@ def find(
         configs.check_options(found, options)
         found.merge_from_dict(options)
     else:
-        found = _named_config(config, options)
+        found = _named_config(config, options, say)
         asked = image_scale or any("pipeline" in key for key in options)
         trained_at = carried and _test_scale(carried)
         stated = _test_scale(found)
@@ -177,12 +178,14 @@ def _told_apart(
     )
 
 
-def _named_config(config: str | Path | Config, options: Mapping[str, Any]) -> Config:
+def _named_config(
+    config: str | Path | Config, options: Mapping[str, Any], say: Callable[[str], None]
+) -> Config:
     if not isinstance(config, Config):
-        return configs.load(config, options)
+        return configs.load(config, options, say)
     found = Config(config.to_dict(), format_python_code=False)
     vars(found)["_filename"] = config.filename
-    return configs.complete(found, config.filename or "the config", options)
+    return configs.complete(found, config.filename or "the config", options, say)
 
 
 def _dumped_config(folder: Path) -> Path | None:

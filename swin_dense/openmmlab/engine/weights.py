@@ -18,14 +18,14 @@ from swin_dense.checkpoints import downloads, files, fitting, layouts
 from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.checkpoints.ledger import Ledger
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.settings import channels, classes, sections
+from swin_dense.openmmlab.settings import building, channels, classes, sections
 from swin_dense.openmmlab.settings import config as configs
 
 WHOLE = 1.0  # to test or to draw, every weight of the model must come from the file
 START = 0.95  # to start training from; what must start anew, such as other classes, does not count
 HOW_TO_ALLOW = (
-    "What may stay at random can be named: --allow-missing neck roi_head (or allow_missing=... in "
-    "the config, or in an init_cfg)."
+    "What may stay at random can be named, as neck roi_head, in `allow_missing` (of the command, "
+    "of the config or of an init_cfg)."
 )
 
 
@@ -169,17 +169,22 @@ def compare(path: str, checkpoint: Checkpoint) -> Ledger:
     if names:
         classes.set_classes(config, names, thing_names(checkpoint))
     init_default_scope(config.default_scope)
-    with configs.building(), channels.build_device(MODELS, config.model.backbone):
-        model = MODELS.build(config.model)
-    try:
-        bare = not layouts.convert(checkpoint.weights).whole
-    except InputError:
-        bare = False
+    with channels.build_device(MODELS, config.model.backbone):
+        model = building.build(MODELS, config.model, "model")
+    bare = is_backbone_alone(checkpoint)
     return fitting.fit(
         (model.backbone if bare else model).state_dict(),
         checkpoint,
         part="backbone" if bare else "model",
     )[1]
+
+
+def is_backbone_alone(checkpoint: Checkpoint) -> bool:
+    """Say whether a file holds a backbone without a neck and heads, by the names of its weights."""
+    try:
+        return not layouts.convert(checkpoint.weights).whole
+    except InputError:
+        return False
 
 
 def trained_on(config: Config) -> Mapping[str, Any]:
@@ -251,6 +256,6 @@ def require_classes(
     if ordered and trained != asked:
         raise InputError(
             f"checkpoint: {path} knows the classes in another order than the label maps' values. "
-            f"Checkpoint: {list(trained)}. Data: {list(asked)}. Give the --classes file of the "
-            "training."
+            f"Checkpoint: {list(trained)}. Data: {list(asked)}. Give the `classes` file of "
+            "the training."
         )

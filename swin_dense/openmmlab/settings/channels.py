@@ -1,7 +1,7 @@
-"""Heads take the maps a backbone announces: their in_channels need not be written down.
+"""Make the channels of necks and heads follow the backbone, and check the strides of the heads.
 
-A config leaves `in_channels` open; here it is filled in from the maps that the part before passes
-on. What a config states itself must agree, as far as those maps are known.
+An `in_channels` left open is filled in from the maps that the part before passes on. One that is
+stated and is not that of those maps, because the backbone was changed, is corrected.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_dense.errors import InputError
+from swin_dense.openmmlab.settings import building, signatures
 
 HEADS = ("panoptic_head", "decode_head", "auxiliary_head")  # take the maps of a neck, if any
 EXAMPLES = {  # of a type for each part
@@ -33,41 +34,46 @@ Part = tuple[str, dict[str, Any]]  # its place in the model, and what the config
 
 
 class Maps(NamedTuple):
-    """What a backbone or a neck passes on, finest or coarsest first; None is what is not known."""
+    """The maps that a backbone or a neck passes on, in its order; None for what is not known."""
 
     channels: list[int] | None
     strides: list[int] | None
     why: str = ""  # the channels are not known
 
 
-def fill(config: Config) -> None:
-    """Write the open `in_channels` of the neck, or of the heads, into the config.
+def fill(config: Config) -> list[str]:
+    """Write the `in_channels` of the necks, or of the heads, into the config.
+
+    Returns:
+        a line for each that was stated otherwise, such as "model.neck.in_channels: [256, 512] ->
+        [96, 192] (follows the backbone)".
 
     Raises:
-        InputError: stated channels or strides are not those of the maps, nothing tells what the
-            open ones are, or a part has no type.
+        InputError: nothing tells what an open one is, an in_index does not exist, stated strides
+            are not those of the maps, a part has no type, or a backbone does not return what it
+            announces.
     """
     model = config.model
     backbone = model.get("backbone")
     if backbone is None:
-        return
+        return []
     necks = list(parts(model, "neck"))
     heads = [head for name in HEADS for head in parts(model, name)]
     _require_types([("backbone", backbone), *necks, *heads])
+    heads = [_taker(place, head) for place, head in heads]
+    corrections = []
     with MODELS.switch_scope_and_registry(config.default_scope) as registry:
         first = maps = announced(registry, backbone)
         for place, neck in necks:
-            faults = _settle(registry, [(place, neck)], maps)
-            maps = _behind(registry, neck, maps)
-            if faults and maps.strides is None:  # else it was shown those maps, and takes them
-                raise InputError(faults[0])
-        for fault in _settle(registry, heads, maps):
-            raise InputError(fault)
+            follows, maps = _feed_neck(registry, place, neck, maps)
+            corrections += follows
+        corrections += _feed(registry, heads, maps)
     _require_strides(model, first, maps)
+    return corrections
 
 
 def parts(model: dict[str, Any], name: str) -> Iterator[Part]:
-    """Of a neck or head that is one part or a list of them: each, with its place in the config."""
+    """Yield a neck or head that is one part or a list of them, with its place in the model."""
     found = model.get(name)
     if isinstance(found, list):
         yield from ((f"{name}.{i}", part) for i, part in enumerate(found))
@@ -86,35 +92,64 @@ def _require_types(found: Sequence[Part]) -> None:
 
 
 def announced(registry: Registry, backbone: dict[str, Any]) -> Maps:
-    """The maps a backbone returns.
+    """Return the maps that a backbone passes on.
 
-    It announces them as `out_channels` and `out_strides`; any other one is shown an image.
+    It announces them as `out_channels` and `out_strides`. One that does not is shown an image; so
+    is one of others that does, and both must agree.
+
+    Raises:
+        InputError: they do not, or it cannot be built.
     """
     bare = copy.deepcopy(backbone)  # some take a part out of what they are built from
     bare.pop("init_cfg", None)
-    own = _sides(bare.get("img_size", _default(registry.get(bare["type"]), "img_size")))
-    with torch.random.fork_rng(devices=[]), build_device(registry, backbone):
-        module = registry.build(bare)
+    kind = _kind(registry, bare)
+    ours = kind.__module__.startswith("swin_dense.")  # tested to agree
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if ours else "cpu"):
+        module = building.build(registry, copy.deepcopy(bare), "model.backbone")
         channels = _whole_numbers(module, "out_channels")
-        if channels:
-            return Maps(channels, _whole_numbers(module, "out_strides"))
+        said = Maps(channels, _whole_numbers(module, "out_strides") if channels else None)
+        if channels and ours:
+            return said
+        own = _sides(bare.get("img_size", signatures.default(kind, "img_size")))
         # Its own size may be large: shapes alone are computed, which takes longer for small ones.
         with _without_data() if own else contextlib.nullcontext():
             image = torch.zeros(2, bare.get("in_channels", 3), *(own or (PROBE, PROBE)))
-            return _shown(revert_sync_batchnorm(module), image, image.shape[-1], (True, False))
+            shown = _shown(revert_sync_batchnorm(module), image, image.shape[-1], (True, False))
+    if not channels or not shown.channels:
+        return said if channels else shown
+    _require_announced(type(module).__name__, said, shown, image)
+    return Maps(channels, said.strides or shown.strides)
+
+
+def _require_announced(name: str, said: Maps, shown: Maps, image: Tensor) -> None:
+    """Compare what a backbone announces with what it returns for an image."""
+    width = image.shape[-1]
+    pairs = zip(said.strides or (), shown.strides or (), strict=False)
+    if said.channels == shown.channels and all(_fit(a, b, width) for a, b in pairs):
+        return
+    raise InputError(
+        f"config: model.backbone: {name} announces out_channels {said.channels}"
+        f"{f' and out_strides {said.strides}' if said.strides else ''}, but for an image of "
+        f"{width}x{image.shape[-2]} it returns maps of {shown.channels} channels and strides "
+        f"{shown.strides}. Correct what it announces; heads are built by that."
+    )
 
 
 def build_device(registry: Registry, backbone: dict[str, Any]) -> torch.device:
-    """Where to build a model that is only looked at: without data if the backbone announces itself.
+    """Say where to build a model that is only looked at: without data if the backbone is announced.
 
     Others, written for the processor, may compute in their constructor.
     """
-    announces = hasattr(registry.get(backbone["type"]), "out_channels")
+    announces = hasattr(_kind(registry, backbone), "out_channels")
     return torch.device("meta" if announces else "cpu")
 
 
+def _kind(registry: Registry, part: dict[str, Any]) -> Any:
+    return registry.get(part["type"]) if isinstance(part["type"], str) else part["type"]
+
+
 def _whole_numbers(module: nn.Module, name: str) -> list[int] | None:
-    """What a module announces by that name; some mean another thing by it, such as one number."""
+    """Return what a module announces by that name; some mean another thing, such as one number."""
     value = getattr(module, name, None)
     told = isinstance(value, list | tuple) and all(isinstance(x, int) for x in value)
     return list(value) if told and value else None
@@ -130,7 +165,7 @@ def _without_data() -> FakeTensorMode:
 
 
 def _shown(module: nn.Module, given: Any, width: int, modes: Sequence[bool]) -> Maps:
-    """What a module makes of an image of that width, or of its maps, in training and otherwise."""
+    """Return what a module makes of an image of that width, or of its maps, in each mode."""
     name = type(module).__name__
     try:
         shapes, *others = (_shapes(module, given, training) for training in modes)
@@ -144,7 +179,7 @@ def _shown(module: nn.Module, given: Any, width: int, modes: Sequence[bool]) -> 
 
 
 def _shapes(module: nn.Module, given: Any, training: bool) -> list[torch.Size]:
-    """(C, H, W) of each map that a module returns."""
+    """Return (C, H, W) of each map that a module returns."""
     module.train(training)  # mmdet's return None here
     with torch.no_grad():
         returned = module(given)
@@ -154,10 +189,10 @@ def _shapes(module: nn.Module, given: Any, training: bool) -> list[torch.Size]:
     return [m.shape[1:] for m in maps]
 
 
-def _behind(registry: Registry, neck: dict[str, Any], maps: Maps) -> Maps:
-    """The maps a neck passes on: those it returns when shown its own, else those it announces."""
+def _behind(registry: Registry, place: str, neck: dict[str, Any], maps: Maps) -> Maps:
+    """Return the maps a neck passes on: those it makes of its own, else those it announces."""
     with torch.random.fork_rng(devices=[]):
-        module = registry.build(copy.deepcopy(neck))
+        module = building.build(registry, copy.deepcopy(neck), f"model.{place}")
     shown = Maps(None, None, f"{type(module).__name__} does not announce its out_channels")
     if maps.channels and maps.strides:
         width = 64 * max(maps.strides)  # so that the coarsest can be halved some times
@@ -171,81 +206,102 @@ def _behind(registry: Registry, neck: dict[str, Any], maps: Maps) -> Maps:
     return Maps(said, None) if said and not shown.channels else shown
 
 
-def _settle(registry: Registry, takers: Sequence[Part], maps: Maps) -> list[str]:
-    """Fill in what is open, and return what is wrong with what is stated."""
-    known = [(place, part, registry.get(part["type"])) for place, part in takers]
+def _feed_neck(
+    registry: Registry, place: str, neck: dict[str, Any], maps: Maps
+) -> tuple[list[str], Maps]:
+    """Give a neck its channels; return the corrections, and the maps it passes on."""
+    stated = neck.get("in_channels")
+    corrections = _feed(registry, [(place, neck)], maps)
+    wanted = neck.get("in_channels")
+    if corrections and isinstance(wanted, list) and isinstance(stated, list | tuple):
+        count = len(stated)
+        for some in (list(stated), wanted[:count], wanted[-count:]):  # it may choose some maps
+            with contextlib.suppress(InputError):
+                passed = _behind(registry, place, dict(neck, in_channels=some), maps)
+                if passed.strides:
+                    neck["in_channels"] = some
+                    return _correction(place, stated, some), passed
+    return corrections, _behind(registry, place, neck, maps)
+
+
+def _correction(place: str, stated: Any, wanted: Any) -> list[str]:
+    stated = list(stated) if isinstance(stated, tuple) else stated
+    if stated == wanted:
+        return []
+    return [f"model.{place}.in_channels: {stated} -> {wanted} (follows the backbone)"]
+
+
+def _feed(registry: Registry, takers: Sequence[Part], maps: Maps) -> list[str]:
+    """Write the channels of the maps into what takes them; return a line for each correction."""
+    known = [(place, part, _kind(registry, part)) for place, part in takers]
     if maps.channels is not None:
-        faults = (_settled(place, part, maps.channels, kind) for place, part, kind in known)
-        return [fault for fault in faults if fault]
+        given = maps.channels
+        lines = (_write_channels(place, part, given, kind) for place, part, kind in known)
+        return [line for some in lines for line in some]
     must = inspect.Parameter.empty
-    lacking = [
+    unknown = [
         f"model.{place}.in_channels"
         for place, part, kind in known
-        if _is_open(part) and _default(kind, "in_channels") is must
+        if _is_open(part) and signatures.default(kind, "in_channels") is must
     ]
-    if lacking:
+    if unknown:
         raise InputError(
             f"config: nothing tells how many channels there are: {maps.why}. "
-            f"State {', '.join(lacking)}."
+            f"State {', '.join(unknown)}."
         )
     return []
 
 
+def _taker(place: str, head: dict[str, Any]) -> Part:
+    """Return what takes the maps: a head, or as in K-Net's a head within it."""
+    for key, inner in head.items() if "in_channels" not in head else ():
+        if isinstance(inner, dict) and inner.keys() >= {"type", "in_channels", "in_index"}:
+            return f"{place}.{key}", inner
+    return place, head
+
+
 def _is_open(part: dict[str, Any]) -> bool:
-    """Whether nothing states in_channels, nor, as in K-Net's heads, a part of its own."""
+    """Say whether nothing states in_channels, nor, as in K-Net's heads, a part of its own."""
     inner = (value for value in part.values() if isinstance(value, dict))
     return not any("in_channels" in node for node in (part, *inner))
 
 
-def _settled(place: str, part: dict[str, Any], channels: list[int], kind: Any) -> str | None:
-    """Fill in or check what one part expects: every map, some of them, or one."""
-    index = part.get("in_index", _default(kind, "in_index"))
-    taken = index if isinstance(index, list | tuple) else [index]
-    if index is None:
-        wanted: list[int] | int = channels
-    elif all(isinstance(i, int) and -len(channels) <= i < len(channels) for i in taken):
-        several = [channels[i] for i in taken]
-        wanted = several if isinstance(index, list | tuple) else several[0]
-    else:
-        return (
-            f"config: model.{place}.in_index={index!r} counts maps from 0, there are "
-            f"{len(channels)}. Take smaller whole numbers, or return more maps (out_indices)."
-        )
-    if _is_open(part) and _default(kind, "in_channels") is not None:
+def _write_channels(place: str, part: dict[str, Any], channels: list[int], kind: Any) -> list[str]:
+    """Fill in or correct what one part takes: every map, some of them, or one."""
+    index = part.get("in_index", signatures.default(kind, "in_index"))
+    wanted = _chosen(channels, index, place)
+    if _is_open(part) and signatures.default(kind, "in_channels") is not None:
         part["in_channels"] = wanted
     stated = part.get("in_channels")
     if isinstance(stated, list | tuple):
-        stated = list(stated)
-        if stated[::-1] == wanted:  # YOLO's necks count from the coarsest map
-            return None
+        falling = list(stated) == sorted(stated, reverse=True) and len(set(stated)) > 1
+        if falling and isinstance(wanted, list):  # YOLO's necks count from the coarsest map
+            wanted = sorted(wanted, reverse=True)
     elif index is None:
-        return None  # a part of another kind, such as a transformer's own width
-    if stated in (None, wanted):
-        return None
-    return (
-        f"config: model.{place} is given maps of {wanted} channels, model.{place}.in_channels "
-        f"expects {stated}. Leave it out, it follows from the backbone."
+        return []  # a part of another kind, such as a transformer's own width
+    lines = _correction(place, stated, wanted) if stated is not None else []
+    if lines:
+        part["in_channels"] = wanted
+    return lines
+
+
+def _chosen(channels: list[int], index: Any, place: str) -> list[int] | int:
+    """Return the channels of the maps that an in_index chooses; without one, of all."""
+    several = isinstance(index, list | tuple)
+    taken = list(index) if several else [index]
+    if index is None:
+        return list(channels)
+    if all(isinstance(i, int) and -len(channels) <= i < len(channels) for i in taken):
+        chosen = [channels[i] for i in taken]
+        return chosen if several else chosen[0]
+    raise InputError(
+        f"config: model.{place}.in_index={index!r} counts maps from 0, there are "
+        f"{len(channels)}. Take smaller whole numbers, or return more maps (out_indices)."
     )
 
 
-def _default(kind: Any, name: str) -> Any:
-    """What an argument is by itself in a class or the parents it passes the rest on to.
-
-    None if there is no such argument, inspect.Parameter.empty if it must be given.
-    """
-    for parent in inspect.getmro(kind) if inspect.isclass(kind) else ():
-        if "__init__" not in vars(parent):
-            continue
-        parameters = inspect.signature(vars(parent)["__init__"]).parameters
-        if name in parameters:
-            return parameters[name].default
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            break
-    return None
-
-
 def _require_strides(model: dict[str, Any], first: Maps, maps: Maps) -> None:
-    """Anchors and RoIs are laid out by strides a config states: those of the maps come first.
+    """Check the strides by which anchors and RoIs are laid out: those of the maps come first.
 
     Refused is what surely is a mistake. Maps coarser than the backbone's are not compared: SSD and
     YOLACT lay them out by the size of the image. One stride alone is that of any map, into which a
@@ -264,13 +320,13 @@ def _require_strides(model: dict[str, Any], first: Maps, maps: Maps) -> None:
             )
 
 
-def _fit(stated: float, shown: float) -> bool:
-    """Whether the map of the probe is as wide by both, to a pixel: it has whole ones."""
-    return stated > 0 and abs(PROBE / stated - PROBE / shown) < 1
+def _fit(stated: float, shown: float, width: int = PROBE) -> bool:
+    """Say whether both strides give a map of the same width, within one pixel."""
+    return stated > 0 and abs(width / stated - width / shown) < 1
 
 
 def _stated_strides(node: Any) -> Iterator[tuple[str, Sequence[float]]]:
-    """Strides of what is laid over the maps; a backbone and a neck may have their own."""
+    """Yield the strides of what is laid over the maps; a backbone and a neck have their own."""
     if isinstance(node, dict):
         for key in STRIDES:
             value = node.get(key)

@@ -43,7 +43,7 @@ def set_classes(
 
 
 def semantic_head(config: Config) -> ConfigDict | None:
-    """The head that learns label maps beside the instances, if the model has one.
+    """Return the head that learns label maps beside the instances, if the model has one.
 
     Its num_classes counts the values of those maps, things and stuff, whichever objects are learnt.
     """
@@ -54,7 +54,7 @@ def semantic_head(config: Config) -> ConfigDict | None:
 def _agreed_things(
     trained: tuple[str, ...] | None, known: tuple[str, ...] | None
 ) -> tuple[str, ...]:
-    """The things in the order of the weights, which the data must know too if they know any."""
+    """Return the things in the order of the weights; the data must know them, if it knows any."""
     things = known if trained is None else trained
     if things is None:
         raise InputError(

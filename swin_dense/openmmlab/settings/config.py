@@ -5,21 +5,16 @@ section would train with the default, silently. Here it is an error with the nea
 """
 
 import inspect
-import re
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine import registry as roots
 from mmengine.config import Config
-from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from swin_dense.config_files import find_config
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab.settings import channels, image_sizes, readers, save_best
+from swin_dense.openmmlab.settings import channels, image_sizes, readers, save_best, signatures
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
 SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
@@ -29,6 +24,7 @@ SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "
     "custom_imports",
     "data",
     "efficient_conv_bn_eval",
+    "extend",
     "find_unused_parameters",
     "model_wrapper_cfg",
     "pretrained",
@@ -37,20 +33,24 @@ SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "
 ELSEWHERE = frozenset({"tta_model", "tta_pipeline"})  # read by other tools of OpenMMLab
 REQUIRED = ("model", "default_scope")
 SCOPES = ("mmdet", "mmseg")
-# What torch says when more of the best are asked for than there are.
-TOO_FEW_PLACES = ("selected index k out of range", "k not in range for dimension")
 
 
-def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+def load(
+    path: str | Path,
+    options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> Config:
     """Read a config, lay `options` (dotted key -> value) over it, fill in what is left open.
 
     Args:
         path: of its file, or the name of one of ours, see `config_files.find_config`.
+        say: takes each line about a value that was stated and is another now, see `channels.fill`.
 
     Raises:
         MissingInputError: there is no such file, and none of ours has that name.
         InputError: it cannot be run, or has an unknown or missing section, or an option
-            names a key that is not there but resembles one that is, or its parts do not fit.
+            names a key that is not there but resembles one that is, or a class takes other
+            arguments, or its parts do not fit.
     """
     path = find_config(path)
     try:
@@ -65,10 +65,15 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     # mmengine's fromfile forgets its argument for that.
     vars(config)["_format_python_code"] = False
     readers.check_pipelines(config, path)
-    return complete(config, path, options)
+    return complete(config, path, options, say)
 
 
-def complete(config: Config, path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+def complete(
+    config: Config,
+    path: str | Path,
+    options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> Config:
     """Lay `options` over a config that was read, fill in what it leaves open, and return it.
 
     Raises:
@@ -89,8 +94,9 @@ def complete(config: Config, path: str | Path, options: Mapping[str, Any] | None
         _check_loader(config.get(name), name)
     _check_rates(config)
     save_best.check(config)
-    with building():
-        channels.fill(config)
+    signatures.check(config)
+    for line in channels.fill(config):
+        say(line)
     image_sizes.pad_to_crop(config)
     return config
 
@@ -105,7 +111,7 @@ def _check_loader(loader: dict | None, name: str) -> None:
 
 
 def _check_rates(config: Config) -> None:
-    """What the learning rate follows is stated in full, and somebody reads it."""
+    """Check that what the learning rate follows is stated in full, and that somebody reads it."""
     scaling = config.get("auto_scale_lr")
     if scaling is not None:
         recipe = scaling.get("base_batch_size") if isinstance(scaling, Mapping) else None
@@ -132,7 +138,7 @@ def _check_rates(config: Config) -> None:
 
 
 def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
-    """Every top-level name is a section somebody reads, or a name for a value within one.
+    """Check that each top-level name is a section somebody reads, or names a value within one.
 
     Numbers may have any name; texts and switches one that does not resemble a section's, unless a
     key within a section has the same name and value.
@@ -158,7 +164,7 @@ def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _parts(node: Any) -> Iterator[tuple[Any, Any]]:
-    """All values in a section, at any depth, each with its key or place."""
+    """Yield all values in a section, at any depth, each with its key or place."""
     if isinstance(node, Mapping):
         inside: Iterable = node.items()
     else:
@@ -169,7 +175,10 @@ def _parts(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """A dotted key leads through keys that exist; below the first, one may be new and like none."""
+    """Check that a dotted key leads through keys that exist.
+
+    Below the first, one may be new if it is like none.
+    """
     for dotted in options:
         node: Any = getattr(config, "_cfg_dict", config)
         parts = dotted.split(".")
@@ -177,7 +186,7 @@ def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None
             if isinstance(node, Sequence) and not isinstance(node, str):
                 if not part.isdigit() or int(part) >= len(node):
                     raise InputError(
-                        f"--cfg-options {dotted}: {'.'.join(parts[:depth])} is a list of "
+                        f"`cfg_options` {dotted}: {'.'.join(parts[:depth])} is a list of "
                         f"{len(node)}, {part!r} is not a place in it (0 to {len(node) - 1})."
                     )
                 node = node[int(part)]
@@ -190,92 +199,8 @@ def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None
                 if hint or not isinstance(node, Mapping) or (depth == 0 and part not in SECTIONS):
                     where = ".".join(parts[:depth]) or "the config"
                     raise InputError(
-                        f"--cfg-options {dotted}: {where} has no {part!r}.{hint} "
+                        f"`cfg_options` {dotted}: {where} has no {part!r}.{hint} "
                         f"It has: {', '.join(map(str, known)) or 'nothing below it'}."
                     )
                 break
             node = node[part]
-
-
-@contextmanager
-def building() -> Iterator[None]:
-    """Turn mmengine's complaints about a config's types and arguments into one message."""
-    try:
-        yield
-    except InputError:
-        raise
-    except TypeError as error:
-        built = _class_being_built(error)
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        lacking = re.search(r"missing \d+ required .*arguments?: (.+)$", str(error))
-        if built is None:
-            raise
-        if not (unknown or lacking):
-            raise InputError(f"config: {built.__name__} cannot be built: {error}") from error
-        known = [name for name in inspect.signature(built).parameters if name != "kwargs"]
-        what = f"lacks {lacking[1]}." if lacking else ""
-        if unknown:
-            what = f"takes no argument {unknown[1]!r}.{nearest(unknown[1], known)}"
-        raise InputError(
-            f"config: {built.__name__} {what} It takes: {', '.join(known)}."
-        ) from error
-    except AssertionError as error:
-        built = _class_being_built(error)
-        if built is None:
-            raise
-        line = traceback.extract_tb(error.__traceback__)[-1].line
-        raise InputError(
-            f"config: {built.__name__} cannot be built, it requires: {error or line}"
-        ) from error
-    except ValueError as error:
-        if "Expected more than 1 value per channel" not in str(error):
-            raise
-        raise InputError(
-            "training: a batch norm saw one value per channel. A head that pools a map to one "
-            "pixel needs at least two images in a process: train_dataloader.batch_size=2."
-        ) from error
-    except RuntimeError as error:
-        if not any(text in str(error) for text in TOO_FEW_PLACES):
-            raise
-        raise InputError(
-            "model: more of the best places of an image were asked for than it has. A DETR of two "
-            "stages needs maps of at least model.num_queries places: larger images (--image-scale) "
-            "or fewer queries. No model can return more than queries times classes: see "
-            "model.test_cfg.max_per_img."
-        ) from error
-    except KeyError as error:
-        unknown = re.search(r"([\w.:]+) is not in the (\S+) registry", str(error))
-        built = _class_being_built(error)
-        if not unknown and built is not None:
-            raise InputError(f"config: {built.__name__} cannot be built: {error}") from error
-        if not unknown:
-            raise
-        names = _registered(unknown[2])
-        raise InputError(
-            f"config: type={unknown[1]!r} is not registered in {unknown[2]}."
-            f"{nearest(unknown[1], names)} Ours start with 'swin_dense.'; for a class of yours, "
-            "name its module in custom_imports."
-        ) from error
-
-
-def _class_being_built(error: BaseException) -> type | None:
-    """mmengine's message does not name the class; its innermost building frame holds it."""
-    built = None
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name == "build_from_cfg":
-            built = trace.tb_frame.f_locals.get("obj_cls", built)
-        trace = trace.tb_next
-    return built if inspect.isclass(built) else None
-
-
-def _registered(registry_name: str) -> list[str]:
-    """Names in the registry "mmdet::model" and in its parents and children."""
-    name = registry_name.rpartition("::")[2]
-    names: list[str] = []
-    stack = [r for r in vars(roots).values() if isinstance(r, Registry) and r.name == name]
-    while stack:
-        node = stack.pop()
-        names += node.module_dict
-        stack += node.children.values()
-    return names

@@ -19,7 +19,7 @@ IN_TURN = ("Compose", "RandomOrder", "KeyMapper", "TransformBroadcaster", "Propo
 
 
 def paper_shape(config: Config) -> Size:
-    """(height, width) at which papers count: 800x1280 for COCO, s x 4s for label maps."""
+    """Return (height, width) at which papers count: 800x1280 for COCO, s x 4s for label maps."""
     if Task.of(config) is not Task.SEMANTIC:
         return 800, 1280
     scales = [step.get("scale") for step in sections.walk(config.get("test_dataloader") or {})]
@@ -27,13 +27,13 @@ def paper_shape(config: Config) -> Size:
     if not sides:
         raise InputError(
             "config: test_dataloader resizes images to no scale (longer, shorter side), so that "
-            "there is no size to count at. Give one with --shape."
+            "there is no size to count at. Give one as `shape`."
         )
     return min(sides), 4 * min(sides)
 
 
 def training_shape(config: Config) -> Size | None:
-    """(height, width) of the largest image of a training step; None where nothing states it.
+    """Return (height, width) of the largest image of a training step; None where nothing states it.
 
     Each side is the largest by itself, as a batch is padded to both.
     """
@@ -47,7 +47,7 @@ def training_shape(config: Config) -> Size | None:
 
 
 def pad_to_crop(config: Config) -> None:
-    """Where left open, what smaller images are padded to in training: the crop of the data."""
+    """Pad smaller images to the crop of the data in training, where this is left open."""
     preprocessor = config["model"].get("data_preprocessor") or {}
     steps = sections.walk((config.get(sections.LOADERS["train"]) or {}).get("dataset"))
     crops = [step["crop_size"] for step in steps if step.get("type") == "RandomCrop"]
@@ -78,7 +78,7 @@ def scale_images(config: Config, scale: tuple[int, int]) -> None:
 
 
 def _of_data(dataset: Mapping[str, Any], rows_first: bool) -> Size | None:
-    """Of a data set and those that it wraps or joins.
+    """Return the size of a data set and those that it wraps or joins.
 
     Args:
         rows_first: whether crops are (height, width), as mmseg has them.
@@ -89,7 +89,7 @@ def _of_data(dataset: Mapping[str, Any], rows_first: bool) -> Size | None:
 
 
 def _after(steps: Any, size: Size | None, rows_first: bool) -> Size | None:
-    """The largest size behind one step or several in turn, from the largest before them."""
+    """Return the largest size behind one step or several in turn, from that before them."""
     for step in [steps] if isinstance(steps, Mapping) else steps:
         size = _after_one(step, size, rows_first)
     return size
@@ -112,7 +112,7 @@ def _after_one(step: Mapping[str, Any], size: Size | None, rows_first: bool) -> 
 
 
 def _resized(step: Mapping[str, Any]) -> Size | None:
-    """The largest of one scale, of two that are the ends of a range, or of several."""
+    """Return the largest of one scale, of two that are the ends of a range, or of several."""
     given = step.get("scales", step.get("scale"))
     if given is None:
         return None
@@ -151,6 +151,6 @@ def _rounded_up(size: Size, divisor: int) -> Size:
 
 
 def _largest(sizes: Iterable[Any]) -> Size | None:
-    """Each side by itself; None only if all are."""
+    """Return the largest of each side by itself; None only if all are."""
     known = [size for size in sizes if size]
     return (max(s[0] for s in known), max(s[1] for s in known)) if known else None

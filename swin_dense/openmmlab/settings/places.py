@@ -52,7 +52,7 @@ def complete_data(
         data_root = str(shapes.write(SHAPES_ROOT).root)
     elif data is not None:
         raise InputError(
-            f"--data knows one built-in set, 'shapes', not {data!r}. Others: --data-root."
+            f"`data` knows one built-in set, 'shapes', not {data!r}. Others: `data_root`."
         )
     moved = False
     if data_root is not None:
@@ -73,7 +73,7 @@ def complete_data(
 def _table_beside(
     config: Config, splits: tuple[str, ...], moved: bool
 ) -> label_maps.LabelTable | None:
-    """The table of the classes.txt in the data root; None where the config's names may stand.
+    """Return the table of classes.txt in the data root; None where the config's names may stand.
 
     They may not where they are those of the built-in shapes or of a public set and the files lie
     otherwise: other label maps would be read under wrong names without a word.
@@ -87,7 +87,7 @@ def _table_beside(
         raise InputError(
             f"label maps carry no names, and the config's belong to another data set. Write the "
             f"names of {dataset.get('data_root')}, one per line in the order of their values, "
-            f"into {names} or a file given with --classes."
+            f"into {names} or a file given as `classes`."
         )
     return None
 
@@ -129,7 +129,7 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, boo
 
 
 def _point_to_semantic_maps(config: Config, root: Path) -> None:
-    """Where instances are learnt beside label maps: of these too, the place in the data root."""
+    """Point to the label maps in the data root, where they are learnt beside instances."""
     for split in () if Task.of(config) in (Task.PANOPTIC, Task.SEMANTIC) else LOADERS:
         for dataset in datasets_of(config, (split,)):
             prefix = dataset.get("data_prefix") or {}

@@ -11,7 +11,7 @@ LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_d
 
 
 def datasets_of(config: Config, splits: tuple[str, ...]) -> list[ConfigDict]:
-    """The innermost data set of each split; wrappers such as RepeatDataset hold another one."""
+    """Return the innermost data set of each split; wrappers such as RepeatDataset hold one."""
     found = []
     for split in splits:
         node = config.get(LOADERS[split])
@@ -29,6 +29,7 @@ def datasets_of(config: Config, splits: tuple[str, ...]) -> list[ConfigDict]:
 
 
 def walk(node: Any) -> Iterator[Any]:
+    """Yield every dict within a part, itself first."""
     if isinstance(node, Mapping):
         yield node
         for value in node.values():

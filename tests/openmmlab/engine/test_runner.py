@@ -1,4 +1,4 @@
-"""The warm-up rule, iteration by iteration, and runs that follow one another in a process."""
+"""Rates of a run, iteration by iteration; a run made longer; two runs in one process."""
 
 import itertools
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONFIGS
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -15,7 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.openmmlab.engine import run
+from swin_dense.errors import InputError
+from swin_dense.openmmlab.engine import parameters, run
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare
 from swin_dense.openmmlab.settings import config as configs
 from swin_dense.openmmlab.settings import image_sizes, places
@@ -53,10 +55,10 @@ class Rates(Hook):
         NAMED.extend(found["base_lr"])
 
 
-def rates(folder, schedule, iterations=None, epochs=None, accumulated=1, batch=1, recipe=None):
+def rates(folder, schedule, iterations=None, epochs=None, **options):
     """Return the learning rates of a run; an epoch is 7 iterations."""
     hook = Rates()
-    line(folder, schedule, iterations, epochs, accumulated, batch, recipe, [hook]).train()
+    line(folder, schedule, iterations, epochs, hooks=[hook], **options).train()
     return hook.seen
 
 
@@ -69,8 +71,13 @@ def line(
     batch=1,
     recipe=None,
     hooks=(),
+    resume=None,
+    extend=False,
+    saves=False,
 ):
+    """A runner; if it saves, then after each iteration, or each epoch where these are counted."""
     model = Line()
+    saving = dict(type="CheckpointHook", by_epoch=epochs is not None, interval=1)
     loop = (
         dict(type="EpochBasedTrainLoop", max_epochs=epochs)
         if epochs
@@ -90,10 +97,26 @@ def line(
         ),
         param_scheduler=schedule,
         auto_scale_lr=recipe,
-        default_hooks=dict(checkpoint=None, logger=None, timer=None),
-        custom_hooks=list(hooks),
+        default_hooks=dict(checkpoint=saving if saves else None, logger=None, timer=None),
+        custom_hooks=[*hooks, dict(type="swin_dense.PlainCheckpoint")],
         experiment_name=f"rates_{next(NUMBERS)}",
+        load_from=resume,
+        resume=resume is not None,
+        cfg=dict(extend=extend),
     )
+
+
+def shortened(schedule, iterations, stated):
+    """The schedule of a run of `stated` iterations when it is shortened."""
+    config = Config(
+        dict(
+            train_cfg=dict(type="IterBasedTrainLoop", max_iters=stated),
+            train_dataloader={},
+            param_scheduler=schedule,
+        )
+    )
+    lines = run.shorten(config, iterations)
+    return config.to_dict()["param_scheduler"], lines
 
 
 def warm_up(end):
@@ -109,8 +132,11 @@ def steps(values):
 
 
 @pytest.mark.parametrize(("iterations", "length"), [(20, 2), (35, 3), (60, 6), (200, 20)])
-def test_a_warm_up_takes_a_tenth_and_the_decay_follows_it(tmp_path, iterations, length):
-    seen = rates(tmp_path, [warm_up(1500), decay(1500, iterations)], iterations)
+def test_the_warm_up_of_a_shortened_run_takes_a_tenth_and_the_decay_follows_it(
+    tmp_path, iterations, length
+):
+    schedule, lines = shortened([warm_up(1500), decay(1500, 160_000)], iterations, 160_000)
+    seen = rates(tmp_path, schedule, iterations)
     assert len(seen) == iterations
     assert seen[0] == pytest.approx(0.01 * BASE)
     rising, falling = seen[:length], seen[length - 1 :]
@@ -121,41 +147,106 @@ def test_a_warm_up_takes_a_tenth_and_the_decay_follows_it(tmp_path, iterations, 
     down = [step for step in steps(seen[length:]) if step]
     assert down == pytest.approx([down[0]] * len(down))  # a straight line
     assert seen[-1] == pytest.approx(0.0, abs=1.1 * abs(down[0]))
+    rule = f"rule: at most a tenth of the run, {iterations} iterations"
+    assert lines == [f"warm-up: 1500 -> {length} iterations ({rule})"]
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 8, 9, 10, 19])
-def test_a_very_short_run_starts_at_the_full_rate(tmp_path, iterations):
-    seen = rates(tmp_path, [warm_up(1500), decay(1500, iterations)], iterations)
+def test_a_run_shortened_to_very_few_starts_at_the_full_rate(tmp_path, iterations):
+    schedule, _ = shortened([warm_up(1500), decay(1500, 160_000)], iterations, 160_000)
+    seen = rates(tmp_path, schedule, iterations)
     assert len(seen) == iterations
     assert seen[0] == pytest.approx(BASE)
     assert seen == sorted(seen, reverse=True)
 
 
-def test_a_warm_up_that_fits_is_left_alone(tmp_path):
-    seen = rates(tmp_path, [warm_up(5), decay(5, 50)], 50)
+def test_a_warm_up_within_a_tenth_of_a_shortened_run_stays(tmp_path):
+    schedule, lines = shortened([warm_up(5), decay(5, 900)], 50, 900)
+    assert lines == []
+    seen = rates(tmp_path, schedule, 50)
     assert seen[:5] == pytest.approx([BASE * (0.01 + 0.99 * i / 4) for i in range(5)])
-    assert "warm-up" not in next(tmp_path.glob("*/*.log")).read_text()
+
+
+@pytest.mark.parametrize(("end", "warned"), [(15, False), (16, True), (1500, True)])
+def test_a_stated_warm_up_stays_as_it_is_and_a_long_one_is_warned_of(tmp_path, capfd, end, warned):
+    """Half of thirty iterations is fifteen."""
+    seen = rates(tmp_path, [warm_up(end)], 30)
+    rising = [BASE * min(1, 0.01 + 0.99 * i / (end - 1)) for i in range(30)]
+    assert seen == pytest.approx(rising)
+    printed = "".join(capfd.readouterr())
+    told = f"warm-up: {end} of the 30 iterations of this run, as stated"
+    assert (told in printed) == warned
+    assert ("shorten param_scheduler.0.end" in printed) == warned
+    assert (told in next(tmp_path.glob("*/*.log")).read_text()) == warned
 
 
 def test_epochs_are_counted_in_iterations(tmp_path):
-    """Nine epochs of seven: a warm-up of at most six of 63 iterations, steps after 6 and 8."""
+    """Nine epochs of seven: a warm-up of six of 63 iterations, steps after 6 and 8 epochs."""
     milestones = dict(type="MultiStepLR", by_epoch=True, end=9, milestones=[6, 8], gamma=0.1)
-    seen = rates(tmp_path, [warm_up(1000), milestones], epochs=9)
+    seen = rates(tmp_path, [warm_up(6), milestones], epochs=9)
     assert seen[:6] == pytest.approx([BASE * (0.01 + 0.99 * i / 5) for i in range(6)])
     assert seen[6:42] == pytest.approx([BASE] * 36)
     assert seen[42:56] == pytest.approx([BASE / 10] * 14)
     assert seen[56:] == pytest.approx([BASE / 100] * 7)
 
 
-def test_a_shortened_warm_up_is_told(tmp_path, capsys):
-    rates(tmp_path, [warm_up(1500), decay(1500, 35)], 35)
-    text = "warm-up: 1500 -> 3 iterations (rule: at most a tenth of the run, 35 iterations)"
-    assert text in capsys.readouterr().out
-    assert text in next(tmp_path.glob("*/*.log")).read_text()
+POLY = [warm_up(3), dict(decay(3, 16), power=0.9)]
+STEPS = [
+    warm_up(9),
+    dict(type="MultiStepLR", by_epoch=True, end=4, milestones=[1, 3], gamma=0.1),
+]
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "reached", "lengths"),
+    [
+        # as if cut off, and run to its end; the decay of the longer run is another one
+        ([warm_up(3), decay(3, 8)], POLY, 5, dict(iterations=(8, 16))),
+        ([warm_up(3), decay(3, 8)], POLY, 8, dict(iterations=(8, 16))),
+        (None, POLY, 4, dict(iterations=(8, 16))),
+        ([warm_up(3)], STEPS, 14, dict(epochs=(2, 4))),
+    ],
+)
+def test_a_run_that_is_extended_goes_on_along_the_longer_schedule(
+    tmp_path, capfd, short, long, reached, lengths
+):
+    """Its rates are those that a long run has from there on, counted and scaled as there."""
+    ((unit, (first, second)),) = lengths.items()
+    recipe = dict(enable=True, base_batch_size=2)
+    before = rates(tmp_path / "a", short, **{unit: first}, saves=True, recipe=recipe)
+    whole = rates(tmp_path / "b", long, **{unit: second}, recipe=recipe)
+    file, later = f"iter_{reached}.pth", f"iter_{reached + 1}.pth"
+    if unit == "epochs":
+        file, later = f"epoch_{reached // 7}.pth", f"epoch_{reached // 7 + 1}.pth"
+    start = str(tmp_path / "a" / file)
+    with pytest.raises(InputError, match=r"is of a run of .*, or add `extend` to go on along"):
+        rates(tmp_path / "c", long, **{unit: second}, resume=start, recipe=recipe)
+    capfd.readouterr()
+    on = rates(
+        tmp_path / "c", long, **{unit: second}, resume=start, recipe=recipe, extend=True, saves=True
+    )
+    assert on == pytest.approx(whole[reached:], rel=1e-6)
+    assert len(on) == len(whole) - reached
+    printed = "".join(capfd.readouterr())
+    assert f"extend: on from iteration {reached} to {len(whole)}; learning rate " in printed
+    if reached < len(before):
+        was, now = parameters.short(before[reached]), parameters.short(whole[reached])
+        assert f"learning rate {was} -> {now} (the schedule of" in printed
+
+    # The longer run's own checkpoint resumes as any.
+    again = str(tmp_path / "c" / later)
+    rest = rates(tmp_path / "d", long, **{unit: second}, resume=again, recipe=recipe)
+    assert rest == pytest.approx(whole[reached + (7 if unit == "epochs" else 1) :], rel=1e-6)
+
+
+def test_a_run_is_not_extended_to_less_than_it_has(tmp_path):
+    rates(tmp_path / "a", None, 4, saves=True)
+    with pytest.raises(InputError, match="has come to iteration 4, a run of 4 ends before"):
+        rates(tmp_path / "b", None, 4, resume=str(tmp_path / "a/iter_4.pth"), extend=True)
 
 
 def test_a_schedule_of_one_part_without_a_list(tmp_path):
-    seen = rates(tmp_path, warm_up(1500), 40)
+    seen = rates(tmp_path, warm_up(4), 40)
     assert seen[3] == pytest.approx(BASE)
     assert seen[-1] == pytest.approx(BASE)
 

@@ -66,7 +66,7 @@ def test_too_little_is_refused_and_changes_nothing(tmp_path, said):
     module = model()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     checkpoint = on_disk(tmp_path, {"stem.weight": torch.zeros(5, 3)})
-    with pytest.raises(InputError, match=rf"(?s)some\.pth .*95%.*25 %.*{ADVICE} .*allow-missing"):
+    with pytest.raises(InputError, match=rf"(?s)some\.pth .*95%.*25 %.*{ADVICE} .*`allow_missing`"):
         weights.load(module, checkpoint, weights.START, ADVICE)
     assert all(torch.equal(before[name], t) for name, t in module.state_dict().items())
     assert not said

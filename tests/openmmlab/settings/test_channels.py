@@ -1,6 +1,7 @@
-"""Channels left open follow the backbone, announced or shown; what is stated must agree."""
+"""Channels follow the backbone, announced or shown, with a line for each stated otherwise."""
 
 import copy
+import re
 from pathlib import Path
 
 import mmdet
@@ -12,7 +13,7 @@ from mmengine.registry import MODELS
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.settings import channels
+from swin_dense.openmmlab.settings import channels, signatures
 from swin_dense.registry import MODELS as OURS
 
 NANO = dict(type="swin_dense.Swin", embed_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8))
@@ -54,6 +55,7 @@ UNTRIED = {
     "reid": "needs mmpretrain",
     "timm_example": "needs mmpretrain",
     "vpd": "needs Stable Diffusion",
+    "cascade-rpn_r50-caffe_fpn_1x_coco.py": "lacks the num_classes of its head",
     "fcos_swinb_fpn_8x4_sample1e-3_mstrain_v3det_2x.py": "states what mmdet's FPN does not take",
 }
 FAMILIES = [
@@ -67,10 +69,17 @@ LARGE = {"beit", "bytetrack", "centripetalnet", "cornernet", "fpg", "glip", "gro
 LARGE |= {"mm_grounding_dino", "pvt", "res2net", "resnest", "rtmdet", "setr", "twins", "unet"}
 
 
-def filled(scope="mmdet", **model):
+def corrected(scope="mmdet", **model):
+    """(the model with its channels, the lines about those that were stated otherwise)."""
     config = Config(dict(default_scope=scope, model=copy.deepcopy(model)))
-    channels.fill(config)
-    return config.model
+    lines = channels.fill(config)
+    return config.model, lines
+
+
+def filled(*scope, **model):
+    found, lines = corrected(*scope, **model)
+    assert lines == []
+    return found
 
 
 def test_a_neck_takes_what_is_announced():
@@ -299,9 +308,10 @@ def loaded(family):
 
 
 def kept(config):
+    """Whether nothing of a config is found wrong, or changed."""
     before = copy.deepcopy(config.model)
-    channels.fill(config)
-    return config.model == before
+    signatures.check(config)
+    return channels.fill(config) == [] and config.model == before
 
 
 @pytest.mark.parametrize(
@@ -328,32 +338,103 @@ def test_a_grey_backbone_is_shown_a_grey_image():
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("backbone", "part", "stated", "wanted"),
     [
-        (dict(neck=dict(FPN, in_channels=[8, 16, 32])), r"model\.neck is given .*expects \[8, 16"),
-        (dict(neck=[dict(FPN, in_channels=[9, 16, 32, 64])]), r"model\.neck\.0 is given"),
-        (
-            dict(panoptic_head=dict(type="Mask2FormerHead", in_channels=[1, 2, 3, 4])),
-            r"model\.panoptic_head is given",
-        ),
-        (
-            dict(auxiliary_head=dict(type="mmseg.FCNHead", in_index=1, in_channels=8)),
-            r"of 16 channels.*expects 8",
-        ),
-        (dict(rpn_head=dict(strides=[8, 16, 32])), r"strides \[4, 8, 16, 32\].*\[8, 16, 32\]"),
+        (NANO, dict(neck=FPN), [8, 16, 32], [8, 16, 32, 64]),
+        (dict(type="ResNet", depth=18), dict(neck=FPN), [8, 16, 32, 64], [64, 128, 256, 512]),
+        (NANO, dict(panoptic_head=dict(type="Mask2FormerHead")), [1, 2, 3, 4], [8, 16, 32, 64]),
+        (NANO, dict(decode_head=dict(type="mmseg.UPerHead", in_index=[1, 3])), [5, 6], [16, 64]),
+        (NANO, dict(auxiliary_head=dict(type="mmseg.FCNHead", in_index=1)), 8, 16),
+        (NANO, dict(decode_head=dict(type="mmseg.FCNHead", in_index=-2)), [7], 32),
     ],
 )
-def test_what_is_stated_must_agree(model, message):
-    with pytest.raises(InputError, match=message):
-        filled(backbone=NANO, **model)
+def test_what_is_stated_follows_the_backbone_and_a_line_says_so(backbone, part, stated, wanted):
+    ((name, node),) = part.items()
+    for several in (False, True):
+        given = dict(node, in_channels=stated)
+        model, lines = corrected(backbone=backbone, **{name: [given] if several else given})
+        found = model[name][0] if several else model[name]
+        assert found.in_channels == wanted
+        assert found == dict(node, in_channels=wanted)
+        place = f"model.{name}.0" if several else f"model.{name}"
+        assert lines == [f"{place}.in_channels: {stated} -> {wanted} (follows the backbone)"]
+
+
+def test_a_neck_behind_a_corrected_one_follows_it():
+    necks = [dict(FPN, in_channels=[9, 9, 9, 9]), dict(FPN, in_channels=[7, 7], num_outs=6)]
+    model, lines = corrected(backbone=NANO, neck=necks)
+    assert [neck.in_channels for neck in model.neck] == [[8, 16, 32, 64], [16] * 5]
+    assert len(lines) == 2
+
+
+def test_a_yolo_neck_still_counts_from_the_coarsest_map_when_corrected():
+    neck = dict(type="YOLOV3Neck", out_channels=[9, 9, 9], num_scales=3)
+    coarse = dict(NANO, out_indices=(1, 2, 3))
+    model, lines = corrected(backbone=coarse, neck=dict(neck, in_channels=[1024, 512, 256]))
+    assert model.neck.in_channels == [64, 32, 16]
+    assert len(lines) == 1
+
+
+def test_the_head_within_a_head_of_k_net_follows():
+    inner = dict(type="UPerHead", in_index=[0, 2], in_channels=[5, 6])
+    head = dict(type="IterativeDecodeHead", kernel_generate_head=inner)
+    model, lines = corrected("mmseg", backbone=NANO, decode_head=head)
+    assert model.decode_head.kernel_generate_head.in_channels == [8, 32]
+    assert lines[0].startswith("model.decode_head.kernel_generate_head.in_channels: [5, 6] -> ")
+    assert "in_channels" not in model.decode_head
+
+
+def test_strides_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match=r"strides \[4, 8, 16, 32\].*\[8, 16, 32\]"):
+        filled(backbone=NANO, rpn_head=dict(strides=[8, 16, 32]))
 
 
 def test_a_neck_that_takes_what_it_is_given_may_state_less():
     """CLRNet's."""
     neck = dict(type="CLRFPN", in_channels=[8, 16, 32], out_channels=16, num_outs=3)
     assert filled(backbone=NANO, neck=neck).neck == neck
-    with pytest.raises(InputError, match=r"model\.neck is given .*expects \[8, 16, 31\]"):
-        filled(backbone=NANO, neck=dict(neck, in_channels=[8, 16, 31]))
+    model, lines = corrected(backbone=NANO, neck=dict(neck, in_channels=[8, 16, 31]))
+    assert model.neck.in_channels == [8, 16, 32]
+    assert len(lines) == 1
+
+
+class Boaster(torch.nn.Module):
+    """Announces what it is told to, and returns maps of 6 and 10 channels, 64 and 16 wide."""
+
+    def __init__(self, out_channels, out_strides=None):
+        super().__init__()
+        self.out_channels, self.out_strides = out_channels, out_strides
+
+    def forward(self, image):
+        maps = image.mean(1, keepdim=True)
+        return tuple(maps[:, :, ::s, ::s].expand(-1, c, -1, -1) for c, s in ((6, 2), (10, 8)))
+
+
+@pytest.fixture
+def boaster():
+    OURS.register_module(name="Boaster", module=Boaster)
+    yield dict(type="swin_dense.Boaster")
+    del OURS.module_dict["Boaster"]
+
+
+@pytest.mark.parametrize("strides", [None, (2, 8)])
+def test_a_backbone_of_others_that_announces_what_it_returns(boaster, strides):
+    backbone = dict(boaster, out_channels=[6, 10], out_strides=strides)
+    model = filled(backbone=backbone, neck=FPN, x=dict(strides=[2, 8]))
+    assert model.neck.in_channels == [6, 10]
+    with pytest.raises(InputError, match=r"have strides \[2, 8\]"):
+        filled(backbone=backbone, neck=FPN, x=dict(strides=[4, 8]))
+
+
+@pytest.mark.parametrize(
+    ("channels", "strides"), [([6, 11], [2, 8]), ([6], None), ([6, 10], [4, 8])]
+)
+def test_a_backbone_that_announces_what_it_does_not_return(boaster, channels, strides):
+    announced = rf"out_channels {re.escape(str(channels))}"
+    announced += rf" and out_strides {re.escape(str(strides))}" if strides else ", but"
+    says = rf"model\.backbone: Boaster announces {announced}.*\[6, 10\] channels .* \[2, 8\]"
+    with pytest.raises(InputError, match=says):
+        filled(backbone=dict(boaster, out_channels=channels, out_strides=strides), neck=FPN)
 
 
 @pytest.mark.parametrize("name", FITTING)

@@ -3,16 +3,19 @@
 import copy
 
 import pytest
-import torch
 from conftest import ROOT
-from mmengine.registry import DefaultScope
 
 import swin_dense.openmmlab
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab.settings import config
-from swin_dense.registry import HOOKS, MODELS
+from swin_dense.registry import HOOKS
 
-GOOD = 'default_scope = "mmdet"\nmodel = dict(type="MaskRCNN", test_cfg=dict(on=True))\n'
+GOOD = (
+    'default_scope = "mmdet"\n'
+    'model = dict.fromkeys(("rpn_head", "roi_head", "train_cfg"))\n'
+    'model.update(backbone=dict(type="swin_dense.Swin", arch="nano"))\n'
+    'model.update(type="MaskRCNN", test_cfg=dict(on=True))\n'
+)
 
 
 def write(folder, text):
@@ -32,7 +35,10 @@ default_scope = "mmdet"
 data_root = "data/coco/"
 norm_cfg = dict(type="SyncBN", requires_grad=True)
 optimizer = dict(type="SGD", lr=0.01)
-model = dict(type="MaskRCNN", neck=[dict(type="FPN", norm_cfg=norm_cfg)])
+fpn = dict(type="FPN", out_channels=8, num_outs=4, norm_cfg=norm_cfg)
+model = dict(type="FasterRCNN", neck=[fpn], backbone=dict(type="swin_dense.Swin", arch="nano"))
+model.update(dict.fromkeys(("rpn_head", "roi_head", "train_cfg", "test_cfg")))
+del fpn
 train_dataloader = dict(dataset=dict(data_root=data_root))
 optim_wrapper = dict(type="OptimWrapper", optimizer=optimizer)
 tta_model = dict(type="DetTTAModel")
@@ -54,7 +60,7 @@ tta_model = dict(type="DetTTAModel")
         (GOOD + "data_root = 'data/mine'\n", "nothing reads the section 'data_root'"),
         (GOOD + "something_else = dict(a=1)\n", "nothing reads the section 'something_else'"),
         ('default_scope = "mmdet"\n', "lacks model"),
-        (GOOD + "x = (1,\n", r"line 3: "),
+        (GOOD + "x = (1,\n", r"line 5: "),
         (GOOD + "x = undefined_name\n", "NameError: name 'undefined_name' is not defined"),
         ('_base_ = ["nowhere.py"]\n' + GOOD, "nowhere.py"),
         (GOOD + "auto_scale_lr = dict(enable=True)\n", r"base_batch_size .* not None\. As in"),
@@ -82,12 +88,13 @@ def test_a_mistake_is_named(tmp_path, text, says):
 
 def test_a_missing_config_points_to_its_neighbour(tmp_path):
     write(tmp_path, GOOD)
-    with pytest.raises(MissingInputError, match=r"Did you mean 'experiment.py'"):
+    with pytest.raises(MissingInputError, match=r"Did you mean '.*experiment.py'"):
         config.load(tmp_path / "experimnet.py")
 
 
 OPTIONS = GOOD + (
-    "train_dataloader = dict(batch_size=2, dataset=dict(pipeline=[dict(type='A'), dict(b=1)]))\n"
+    "train_dataloader = dict(batch_size=2)\n"
+    "train_dataloader['dataset'] = dict(pipeline=[dict(type='PackDetInputs'), dict(b=1)])\n"
     "optim_wrapper = dict(optimizer=dict(lr=1.0))\n"
 )
 
@@ -128,31 +135,15 @@ def test_an_option_arrives(tmp_path, key, read):
     assert read(config.load(write(tmp_path, OPTIONS), {key: 3})) == 3
 
 
-def test_a_misspelt_argument_names_the_class_and_the_nearest():
-    says = r"Swin takes no argument 'embed_dims'\. Did you mean 'embed_dim'\? It takes: embed_dim,"
-    with pytest.raises(InputError, match=says), config.building():
-        MODELS.build(dict(type="swin_dense.Swin", embed_dims=96))
-
-
-def test_a_misspelt_argument_deep_in_a_model_names_the_inner_class():
-    DefaultScope.get_instance("test_config", scope_name="mmdet")
-    model = dict(
-        type="MaskRCNN",
-        backbone=dict(type="swin_dense.Swin", depht=(2, 2, 2, 2)),
-        **dict.fromkeys(("rpn_head", "roi_head", "train_cfg", "test_cfg")),
-    )
-    with pytest.raises(InputError, match="Swin takes no argument 'depht'"), config.building():
-        MODELS.build(model)
-
-
-def test_a_missing_argument_is_named():
-    with pytest.raises(InputError, match=r"MaskRCNN lacks .*'roi_head'"), config.building():
-        MODELS.build(dict(type="mmdet.MaskRCNN", backbone=dict(type="swin_dense.Swin")))
-
-
-def test_an_unknown_type_points_to_a_registered_one():
-    with pytest.raises(InputError, match=r"'swin_dense.Swim' .*'swin_dense\.'"), config.building():
-        MODELS.build(dict(type="swin_dense.Swim"))
+def test_what_was_stated_otherwise_is_said(tmp_path):
+    base = ROOT / "configs/mask_rcnn_swin_nano.py"
+    text = f'_base_ = ["{base}"]\nmodel = dict(neck=dict(in_channels=[7, 14, 28, 56]))\n'
+    said = []
+    read = config.load(write(tmp_path, text), say=said.append)
+    assert read.model.neck.in_channels == [24, 48, 96, 192]
+    assert said == [
+        "model.neck.in_channels: [7, 14, 28, 56] -> [24, 48, 96, 192] (follows the backbone)"
+    ]
 
 
 def test_a_written_config_is_read_back_alike_without_yapf(tmp_path, monkeypatch):
@@ -163,21 +154,6 @@ def test_a_written_config_is_read_back_alike_without_yapf(tmp_path, monkeypatch)
     read = config.load(ROOT / "configs/dino_swin_l.py")
     copy.deepcopy(read).dump(tmp_path / "written.py")
     assert config.load(tmp_path / "written.py").to_dict() == read.to_dict()
-
-
-def test_too_small_an_image_for_the_queries_says_what_to_change():
-    says = r"at least model\.num_queries places: larger images \(--image-scale\) or fewer"
-    with pytest.raises(InputError, match=says), config.building():
-        torch.zeros(2, 7).topk(8, dim=1)
-
-
-def test_other_errors_pass_unchanged():
-    with pytest.raises(RuntimeError, match="ours"), config.building():
-        raise RuntimeError("ours")
-    with pytest.raises(TypeError, match="ours"), config.building():
-        raise TypeError("ours")
-    with pytest.raises(KeyError, match="ours"), config.building():
-        raise KeyError("ours")
 
 
 def test_importing_the_room_registers_what_configs_name():

@@ -185,7 +185,7 @@ def test_nothing_states_a_size(pipeline):
 def test_label_maps_of_no_scale():
     config = loaded("upernet_swin_t")
     config.pop("test_dataloader")
-    with pytest.raises(InputError, match=r"resizes images to no scale .* Give one with --shape"):
+    with pytest.raises(InputError, match=r"resizes images to no scale .* Give one as `shape`"):
         paper_shape(config)
 
 

@@ -408,7 +408,7 @@ def test_permuted_categories_give_the_same_labels_and_ap(small_shapes, copied):
     samples = predictions(small_shapes.annotation_file("val"), classes)
     numbers, per_class = evaluated(plain, samples)
     assert evaluated(other, samples) == (numbers, per_class)
-    assert 0.1 < numbers["coco/bbox_AP"] < 0.9
+    assert 0.1 < numbers["coco/bbox_mAP"] < 0.9
     assert len({row["bbox_AP"] for row in per_class.values()}) > 2  # a swap would show
 
 
@@ -430,7 +430,7 @@ def test_permuted_training_categories_give_the_names_their_own_heads(copied):
             names = [classes[row["bbox_label"]] for row in sample["instances"]]
             assert names == by_image[sample["img_id"]], split
     perfect = predictions(copied / "annotations/instances_val.json", classes)
-    assert evaluated(config, perfect)[0]["coco/bbox_AP"] > 0.1
+    assert evaluated(config, perfect)[0]["coco/bbox_mAP"] > 0.1
 
 
 # Label maps.
@@ -511,7 +511,7 @@ def test_names_in_the_root_replace_ade20k_s_table(copied):
 
 def test_the_names_of_the_built_in_shapes_are_not_given_to_other_data(copied):
     (copied / "classes.txt").unlink()
-    with pytest.raises(InputError, match=r"classes\.txt or a file given with --classes"):
+    with pytest.raises(InputError, match=r"classes\.txt or a file given as `classes`"):
         completed("segmentation", copied)
 
 

@@ -1,0 +1,34 @@
+"""Say in words what two errors of torch mean for a model that runs.
+
+Only images and the batch of the moment decide them, so no check of the config can come before.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from swin_dense.errors import InputError
+
+TOO_FEW = ("selected index k out of range", "k not in range for dimension")  # CPU, GPU
+ONE_VALUE = "Expected more than 1 value per channel"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the two errors, raised within, into an InputError; leave every other one as it is."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        if any(few in text for few in TOO_FEW):
+            raise InputError(
+                "model: top-k asks for more candidates than the feature map has. A DETR of two "
+                "stages needs at least model.num_queries places in its maps: larger images "
+                "(`image_scale`) or fewer queries. No model returns more than queries times "
+                "classes: lower model.test_cfg.max_per_img."
+            ) from error
+        if ONE_VALUE not in text:
+            raise
+        raise InputError(
+            "training: a batch norm saw one value per channel. A head that pools a map to one "
+            "pixel needs at least two images in a process: train_dataloader.batch_size=2."
+        ) from error
