@@ -34,7 +34,7 @@ def _print(text: str) -> None:
 
 
 def read(source: str, map_location: Any = None) -> Checkpoint:
-    """The checkpoint that a path, an address or a name of the authors' weights stands for.
+    """Read the checkpoint that a path, an address or a name of the authors' weights stands for.
 
     Raises:
         InputError: it cannot be had or not be read safely.
@@ -99,7 +99,7 @@ def load_pretrained(backbone: nn.Module, source: str, allowed: Sequence[str] = (
 
 
 def loaded_into(model: nn.Module) -> list[dict[str, Any]]:
-    """The accounts of all loads into the model and its parts."""
+    """Return the accounts of all loads into the model and its parts."""
     return [r for part in model.modules() for r in vars(part).get("_loaded_weights", ())]
 
 
@@ -159,7 +159,7 @@ class Pretrained(PretrainedInit):
 
 
 def compare(path: str, checkpoint: Checkpoint) -> Ledger:
-    """The account of `checkpoint` against the model of a config; nothing is loaded or refused.
+    """Return the account of `checkpoint` against a config's model; load and refuse nothing.
 
     A bare backbone is laid into the model's backbone. The heads have the file's classes if it
     names them, else the config's.
@@ -188,7 +188,7 @@ def is_backbone_alone(checkpoint: Checkpoint) -> bool:
 
 
 def trained_on(config: Config) -> Mapping[str, Any]:
-    """What the complete config says of its training data: classes and, if panoptic, things."""
+    """Return what a complete config says of its training data: classes and, if any, things."""
     node = config.get("train_dataloader") or {}
     while "dataset" in node:
         node = node["dataset"]
@@ -218,7 +218,7 @@ def class_layers(config: Config, model: nn.Module) -> frozenset[str]:
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The class names a training run stored with its weights, if it did."""
+    """Return the class names that a training run stored with its weights, if it did."""
     meta = checkpoint.get("meta") or {}
     dataset = meta.get("dataset_meta") or {}
     # mmdet and mmseg have changed the place and the case over time.
@@ -228,7 +228,7 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def thing_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The classes that are things, if the weights were trained on panoptic data."""
+    """Return the classes that are things, if the weights were trained on panoptic data."""
     meta = checkpoint.get("meta") or {}
     names = (meta.get("dataset_meta") or meta).get("thing_classes")
     return None if names is None else tuple(names)

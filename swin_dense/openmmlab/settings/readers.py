@@ -111,7 +111,7 @@ def _has(node: Any, pipeline: Any) -> bool:
 
 
 def _of_data(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """A data set, and those that it wraps or joins."""
+    """Return a data set's config, and those that it wraps or joins, with our readers."""
     found = dict(dataset)
     if isinstance(found.get("dataset"), Mapping):
         found["dataset"] = _of_data(found["dataset"])
