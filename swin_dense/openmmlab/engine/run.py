@@ -125,7 +125,7 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
             f"`pretrained` starts model.backbone, and {config.model.type} has none. Start the "
             "whole model with `load_from`, or a part of it with an init_cfg."
         )
-    start = (backbone or {}).get("init_cfg")
+    start: Any = (backbone or {}).get("init_cfg")
     alone = isinstance(start, dict) and set(start) == {"type", "checkpoint"}
     if backbone and (alone or pretrained or config.get("resume")):
         backbone.pop("init_cfg", None)  # loaded by us where nothing replaces it

@@ -170,7 +170,7 @@ def compare(path: str, checkpoint: Checkpoint) -> Ledger:
         classes.set_classes(config, names, thing_names(checkpoint))
     init_default_scope(config.default_scope)
     with channels.build_device(MODELS, config.model.backbone):
-        model = building.build(MODELS, config.model, "model")
+        model: Any = building.build(MODELS, config.model, "model")
     bare = is_backbone_alone(checkpoint)
     return fitting.fit(
         (model.backbone if bare else model).state_dict(),

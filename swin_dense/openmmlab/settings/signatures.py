@@ -220,7 +220,8 @@ def signature(kind: Callable) -> Signature:
 
 def default(kind: Any, name: str) -> Any:
     """Return what an argument is by itself: None if there is none, Parameter.empty if required."""
-    known = signature(kind).arguments if inspect.isclass(kind) else {}
+    is_class = inspect.isclass(kind)
+    known = signature(kind).arguments if is_class else {}
     return known[name].default if name in known else None
 
 

@@ -106,7 +106,7 @@ def test_a_broken_loss_names_its_terms():
     assert "at iteration 10 (loss, loss_mask; learning rate 0.0125)" in text
     assert "loss_cls" not in text
     assert "Weights already broken" not in text
-    assert "--resume" in text
+    assert "`resume`" in text
 
 
 def test_broken_weights_are_named():
