@@ -36,19 +36,28 @@ def stands_in() -> bool:
     return NAME in sys.modules and sys.modules[NAME] is sys.modules.get(OURS)
 
 
+def _looked_in_vain() -> list[str]:
+    """Return those of mmdet and mmseg that have looked for mmcv's ops and gone on without."""
+    if "mmcv.ops" in sys.modules:  # found, or its import has failed by now
+        return []
+    parts = {"mmdet": ("mmdet.models", "mmdet.structures"), "mmseg": ("mmseg.models",)}
+    return [name for name, those in parts.items() if not sys.modules.keys().isdisjoint(those)]
+
+
+_EARLY = _looked_in_vain()  # before the finder below was there
+
+
 def require_in_time() -> None:
     """Refuse to go on where mmdet or mmseg looked for mmcv's ops before they could be found.
 
     Raises:
         InputError: they have put functions that fail in the place of what they did not find.
     """
-    early = [name for name in ("mmdet", "mmseg") if f"{name}.models" in sys.modules]
-    early += ["mmdet"] if "mmdet.structures" in sys.modules and "mmdet" not in early else []
-    if early and "mmcv.ops" not in sys.modules:
+    if _EARLY:
         raise InputError(
-            f"{early[0]} was imported before swin_dense, and this mmcv has no compiled ops: what "
-            f"{early[0]} did not find then stays missing. Write `import swin_dense` above it; in a "
-            "notebook, restart the kernel first."
+            f"{_EARLY[0]} was imported before swin_dense, and this mmcv has no compiled ops: what "
+            f"{_EARLY[0]} did not find then stays missing. Write `import swin_dense` above it; in "
+            "a notebook, restart the kernel first."
         )
 
 

@@ -34,9 +34,12 @@ def test_importing_us_imports_nothing_heavy():
 def test_what_looked_for_ops_too_early_is_named(monkeypatch, first):
     for name in [n for n in sys.modules if n.split(".")[0] in ("mmcv", "mmdet", "mmseg")]:
         monkeypatch.delitem(sys.modules, name)
+    assert mmcv_stand_in._looked_in_vain() == []
     mmcv_stand_in.require_in_time()
     monkeypatch.setitem(sys.modules, first, sys)
+    mmcv_stand_in.require_in_time()  # it came after us
+    monkeypatch.setattr(mmcv_stand_in, "_EARLY", mmcv_stand_in._looked_in_vain())
     with pytest.raises(mmcv_stand_in.InputError, match=rf"{first[:5]} was imported before"):
         mmcv_stand_in.require_in_time()
     monkeypatch.setitem(sys.modules, "mmcv.ops", sys)  # it found them: a compiled mmcv
-    mmcv_stand_in.require_in_time()
+    assert mmcv_stand_in._looked_in_vain() == []

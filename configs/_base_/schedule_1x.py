@@ -1,6 +1,6 @@
 """12 epochs, a tenth of the rate after 8 and 11 ("1x").
 
-The runner keeps the warm-up within a tenth of a shorter run.
+A run shortened by --max-iters keeps the warm-up within a tenth of it.
 """
 
 _base_ = "by_epoch.py"

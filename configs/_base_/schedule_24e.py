@@ -1,6 +1,6 @@
 """24 epochs, a tenth of the rate after 16 and 22 ("2x").
 
-The runner keeps the warm-up within a tenth of a shorter run.
+A run shortened by --max-iters keeps the warm-up within a tenth of it.
 """
 
 _base_ = "by_epoch.py"

@@ -1,6 +1,6 @@
 """36 epochs, a tenth of the rate after 27 and 33 ("3x"; arXiv 2103.14030, appendix A2.2).
 
-The runner keeps the warm-up within a tenth of a shorter run.
+A run shortened by --max-iters keeps the warm-up within a tenth of it.
 """
 
 _base_ = "by_epoch.py"
