@@ -1,13 +1,5 @@
 """Small models of ours and of others, far from where they start, and what they compute alike."""
 
-import importlib
-import importlib.util
-import re
-import sys
-from pathlib import Path
-from types import ModuleType
-
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +13,6 @@ SMALL = {"embed_dim": WIDTH, "depths": DEPTHS, "num_heads": HEADS, "window_size"
 IMAGE = (256, 128)  # multiples of 32 * window: no side is padded anywhere
 V1, V2, MLP = "Swin V1", "Swin V2", "Swin-MLP"
 OURS = {V1: Swin, V2: SwinV2}
-
-_declared = []  # a library lives as long as somebody holds it
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -100,35 +90,3 @@ def spatial_mlp_state() -> dict[str, Tensor]:
             sizes |= {at + "norm.weight": (4 * c,), at + "norm.bias": (4 * c,)}
     sizes |= {"norm.weight": (8 * WIDTH,), "norm.bias": (8 * WIDTH,)}
     return {name: torch.randn(size) for name, size in sizes.items()}
-
-
-def peer(name: str) -> ModuleType:
-    """Another project's module; the test is skipped where it is not installed."""
-    root = name.partition(".")[0]
-    if importlib.util.find_spec(root) is None:
-        pytest.skip(f"{root} is not installed")
-    return importlib.import_module(name)
-
-
-def _declare_torchvision() -> None:
-    """Make torchvision importable, which timm, transformers and mmdet import where it is there.
-
-    The one from PyPI is built for CUDA and refuses beside a torch without it, except where the
-    names of its operators are declared already.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        for module in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
-            del sys.modules[module]
-        folder = importlib.util.find_spec("torchvision").submodule_search_locations[0]
-        source = Path(folder, "_meta_registrations.py").read_text(encoding="utf-8")
-        library = torch.library.Library("torchvision", "DEF")
-        for op in sorted(set(re.findall(r'register_\w+\("(?:torchvision::)?(\w+)"', source))):
-            library.define(f"{op}() -> ()")
-        _declared.append(library)
-        importlib.import_module("torchvision")
-
-
-if importlib.util.find_spec("torchvision") is not None:
-    _declare_torchvision()

@@ -5,6 +5,7 @@ Needs nothing but Python. A second run changes nothing and takes seconds.
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PINS = ROOT / "requirements.txt"
+PEERS = ROOT / "requirements-peers.txt"
 STAMP = VENV / "requirements.sha256"
 PIP_INSTALL = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
 SUPPORTED = ((3, 10), (3, 13))
@@ -54,8 +56,9 @@ def main() -> int:
 
 
 def _install_pins() -> None:
-    """Install what requirements.txt pins, unless this very file was installed before."""
-    stamp = hashlib.sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()
+    """Install what the two files of requirements pin, unless these very files were before."""
+    content = PINS.read_bytes() + PEERS.read_bytes() + sys.version.encode()
+    stamp = hashlib.sha256(content).hexdigest()
     if STAMP.exists() and STAMP.read_text() == stamp and not _second_opencv():
         return
     torch = next(line for line in PINS.read_text().splitlines() if line.startswith("torch=="))
@@ -67,6 +70,9 @@ def _install_pins() -> None:
         names = ("opencv-python", "opencv-python-headless")
         _step("removing a second OpenCV", PYTHON, "-m", "pip", "uninstall", "-q", "-y", *names)
         _pip("installing the headless OpenCV", "--no-deps", opencv)
+    peers = VENV / "peers"
+    shutil.rmtree(peers, ignore_errors=True)
+    _pip("installing what the tests compare with", "--no-deps", "-t", str(peers), "-r", str(PEERS))
     check = subprocess.run([PYTHON, "-m", "pip", "check"], capture_output=True, text=True)
     lacking = [
         line

@@ -69,7 +69,7 @@ def load(name: str, height: int, width: int) -> nn.Module:
         LeftOutError: the project is not installed, or does not import here.
     """
     try:
-        _name_torchvision_ops()
+        name_torchvision_ops()
         return {**_OWN, **PEERS}[name](height, width)
     except (ImportError, RuntimeError) as error:
         missing = isinstance(error, ImportError) and importlib.util.find_spec(name) is None
@@ -80,7 +80,7 @@ def load(name: str, height: int, width: int) -> nn.Module:
 _declared: list[torch.library.Library] = []  # a library that is dropped takes its names along
 
 
-def _name_torchvision_ops() -> None:
+def name_torchvision_ops() -> None:
     """Declare the ops without which a torchvision built for another torch does not import."""
     if _declared or importlib.util.find_spec("torchvision") is None:
         return

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from peers import peer
 from swin_states import (
     DEPTHS,
     HEADS,
@@ -17,7 +18,6 @@ from swin_states import (
     assert_same_maps,
     image,
     ours,
-    peer,
     randomise,
 )
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from peers import peer
 from swin_states import (
     DEPTHS,
     HEADS,
@@ -15,7 +16,6 @@ from swin_states import (
     assert_same_maps,
     image,
     ours,
-    peer,
     randomise,
 )
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peers import peer
 from swin_states import (
     DEPTHS,
     HEADS,
@@ -12,7 +13,6 @@ from swin_states import (
     assert_same_maps,
     image,
     ours,
-    peer,
     randomise,
 )
 
