@@ -13,18 +13,15 @@ setup:  ## make .venv: pinned packages and our compiled ops (minutes; quick when
 quickstart: setup  ## fine-tune, evaluate and draw a small detector, then a small segmentor
 	@$(PY) tools/quickstart.py
 
-# Each process takes whole files, which share what is slow to make. One core is enough for each.
-PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+# Each process starts with a row of neighbours, which share what is slow to make, and takes from
+# the end of another's row when its own is done. One core is enough for each.
+PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 test: setup  ## the tests
 	$(PYTEST) -m "not slow"
 
-# Reading, checking and drawing know nothing of kernels; the CUDA sources are kernels.
-PLAIN = tests/ops tests/layers tests/backbones tests/configs/test_models.py tests/openmmlab/models \
-	tests/mmcv_ops tests/openmmlab/data/test_panoptic_metric.py \
-	$(patsubst %,tests/openmmlab/engine/test_%.py,complexity predictor)
-test-plain: setup  ## what computes, in plain torch, as on a machine without a compiler
-	SWIN_DENSE_KERNELS=off $(PYTEST) -m "not slow" $(PLAIN) --ignore-glob='*cuda_on_cpu.py'
+test-plain: setup  ## what computes by our ops, in plain torch, as on a machine without a compiler
+	SWIN_DENSE_KERNELS=off $(PYTEST) -m "plain and not slow"
 
 test-slow: setup  ## minutes each: learning on real images; channels of all of OpenMMLab's configs
 	$(PY) -m pytest -q -m slow

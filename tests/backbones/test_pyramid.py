@@ -11,7 +11,10 @@ from swin_dense.backbones import Swin, SwinV2
 from swin_dense.checkpoints import layouts
 from swin_dense.ops import extension
 
-pytestmark = pytest.mark.parametrize("kind", [Swin, SwinV2])
+pytestmark = [
+    pytest.mark.plain,
+    pytest.mark.parametrize("kind", [Swin, SwinV2]),
+]
 
 
 @pytest.fixture(autouse=True)

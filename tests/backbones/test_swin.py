@@ -12,6 +12,8 @@ from torch import Tensor
 import swin_dense.openmmlab  # noqa: F401  so that mmdet imports without compiled ops
 from swin_dense.backbones import Swin
 
+pytestmark = pytest.mark.plain
+
 GOLDEN = SHARED / "golden" / "v1_odd.safetensors"
 
 

@@ -13,6 +13,8 @@ from torch import nn
 from swin_dense.backbones import Swin, SwinV2, swin_v2
 from swin_dense.backbones.swin_v2 import WindowAttention
 
+pytestmark = pytest.mark.plain
+
 GOLDEN = SHARED / "golden" / "v2_w8_256.safetensors"
 
 

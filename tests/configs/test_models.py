@@ -24,6 +24,8 @@ from swin_dense.openmmlab.settings import channels, image_sizes, places, section
 from swin_dense.openmmlab.settings import config as configs
 from swin_dense.registry import DATASETS
 
+pytestmark = pytest.mark.plain
+
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
 KEPT = ("type", "out_indices")  # of a backbone; the rest of it is asked in tests/backbones
 # Key anywhere in the model -> its largest value.

@@ -10,6 +10,8 @@ from torch.nn.utils import parametrizations
 from swin_dense.backbones import Swin
 from swin_dense.layers import residual
 
+pytestmark = pytest.mark.plain
+
 FACTOR = torch.tensor([0.0, 1.6])[:, None, None]
 
 

@@ -14,9 +14,10 @@ from swin_dense.mmcv_ops import ext
 
 mmcv_ops = pytest.importorskip("mmcv.ops")
 
-pytestmark = pytest.mark.skipif(
-    not mmcv_stand_in.stands_in(), reason="this mmcv has its own compiled ops"
-)
+pytestmark = [
+    pytest.mark.plain,
+    pytest.mark.skipif(not mmcv_stand_in.stands_in(), reason="this mmcv has its own compiled ops"),
+]
 
 
 def boxes_and_scores(count=83):

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from swin_dense.ops import branches, extension
 from swin_dense.ops.branches import Linear, Norm
 
+pytestmark = pytest.mark.plain
+
 Tensors = dict[str, Tensor]
 SHAPE, C, K, EPS = (2, 3, 5), 7, 11, 1e-3
 F64, F32, BF16 = torch.float64, torch.float32, torch.bfloat16

@@ -11,6 +11,8 @@ from test_nms import DEVICES, needs_kernels
 
 from swin_dense.ops import deform_conv2d, extension, reference
 
+pytestmark = pytest.mark.plain
+
 front = sys.modules["swin_dense.ops.deform_conv2d"]
 
 # (B, C, H, W, Co, kernel, groups, deformable groups, stride, padding, dilation)

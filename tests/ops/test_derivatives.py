@@ -12,6 +12,8 @@ from swin_dense.ops import (
     window_attention,
 )
 
+pytestmark = pytest.mark.plain
+
 CALLS = {
     "roi_align": (
         lambda x: roi_align(x, torch.tensor([[0, 1.0, 1.0, 5.0, 4.0]]), (2, 3)),

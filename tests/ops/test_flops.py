@@ -9,6 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from swin_dense import ops
 from swin_dense.ops import reference
 
+pytestmark = pytest.mark.plain
+
 
 def counted(function, *inputs):
     with FlopCounterMode(display=False) as counter:

@@ -12,6 +12,8 @@ from test_nms import DEVICES, needs_kernels
 
 from swin_dense.ops import ms_deform_attn, reference
 
+pytestmark = pytest.mark.plain
+
 SIZES = [(5, 7), (3, 2), (0, 4), (1, 1)]  # one map is empty, one a single position
 op = torch.ops.swin_dense.ms_deform_attn
 

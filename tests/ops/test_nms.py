@@ -4,6 +4,8 @@ import torch
 
 from swin_dense.ops import batched_nms, extension, nms, reference
 
+pytestmark = pytest.mark.plain
+
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 needs_kernels = pytest.mark.skipif(extension.MISSING is not None, reason=str(extension.MISSING))
 

@@ -8,6 +8,8 @@ from test_nms import DEVICES, needs_kernels
 
 from swin_dense.ops import reference, roi_align, roi_align_with_argmax
 
+pytestmark = pytest.mark.plain
+
 SCALE = 0.4
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from swin_dense.ops import extension, reference
 
+pytestmark = pytest.mark.plain
+
 SIZES = [(1, 1), (65, 1), (65, 5), (200, 16), (3, 37), (65, 96), (2, 3072), (0, 7)]
 F32, BF16 = torch.float32, torch.bfloat16
 # What runs through the network, what goes into or comes out of a product.

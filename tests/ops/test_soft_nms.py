@@ -5,6 +5,8 @@ from test_nms import needs_kernels, sample
 
 from swin_dense.ops import reference, soft_nms
 
+pytestmark = pytest.mark.plain
+
 METHODS = ["naive", "linear", "gaussian"]
 
 

@@ -16,6 +16,8 @@ from torch.nn.attention.flex_attention import flex_attention
 from swin_dense.ops import extension, reference, window_gather
 from swin_dense.ops.window_attention import BACK_ENDS, choose, window_attention
 
+pytestmark = pytest.mark.plain
+
 # (B, H, W, N, D, window, shift): no two letters equal within a row where that can be.
 CASES = {
     "whole windows": (2, 6, 9, 4, 5, 3, 0),

@@ -1,10 +1,13 @@
 """The tables of addresses: made once for a size, never spoilt, never too many."""
 
+import pytest
 import torch
 from test_window_attention import RAGGED, answers, attend, sample
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_dense.ops import window_gather
+
+pytestmark = pytest.mark.plain
 
 
 def test_evaluation_first_does_not_spoil_training() -> None:

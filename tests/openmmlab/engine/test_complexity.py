@@ -22,6 +22,8 @@ from swin_dense.layers import residual
 from swin_dense.openmmlab.engine import complexity
 from swin_dense.openmmlab.settings import config as configs
 
+pytestmark = pytest.mark.plain
+
 SHAPE = (72, 104)
 
 

@@ -22,6 +22,8 @@ from swin_dense.openmmlab.settings import image_sizes
 from swin_dense.openmmlab.settings.classes import set_classes
 from swin_dense.report.results import Instances, LabelMap
 
+pytestmark = pytest.mark.plain
+
 CLASSES = {"detection": shapes.CLASSES, "segmentation": shapes.LABELS}
 
 

@@ -12,6 +12,8 @@ import swin_dense.openmmlab  # noqa: F401
 from swin_dense.openmmlab.settings import config as configs
 from swin_dense.registry import MODELS, TASK_UTILS
 
+pytestmark = pytest.mark.plain
+
 NAMES = ("DeformableDETRHead", "DINOHead")
 SIDE = 1333  # pixels
 

@@ -15,6 +15,8 @@ from swin_dense import ops
 from swin_dense.openmmlab.models.reppoints_v2 import semantic_weights
 from swin_dense.registry import MODELS, TASK_UTILS
 
+pytestmark = pytest.mark.plain
+
 CONFIG = Config.fromfile(str(ROOT / "configs/_base_/reppoints_v2.py")).model
 CLASSES = 3
 STRIDES = [8, 16, 32, 64, 128]
