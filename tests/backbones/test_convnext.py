@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-import swin_states
 import torch
 from contract import Contract
 from networks import SHARED, assert_gradients_close, gradients, randomised, weighted_sum
+from peers import peer
 from safetensors.torch import load_file
 from torch.nn.functional import layer_norm
 
@@ -110,13 +110,13 @@ def test_every_layout_goes_there_and_back(layout: str) -> None:
 
 
 def timm_features() -> torch.nn.Module:
-    timm = swin_states.peer("timm")
+    timm = peer("timm")
     sizes = {"depths": SMALL["depths"], "dims": SMALL["dims"], "conv_mlp": False}
     return timm.create_model("convnext_tiny", features_only=True, **sizes)
 
 
 def torchvision_features() -> torch.nn.Module:
-    models = swin_states.peer("torchvision.models.convnext")
+    models = peer("torchvision.models.convnext")
     widths = (*SMALL["dims"], None)
     settings = [
         models.CNBlockConfig(width, following, depth)
