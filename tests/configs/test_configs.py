@@ -1,5 +1,7 @@
 """Every config: it loads, it builds, each of its keys is read, and it is what the authors train."""
 
+import copy
+import functools
 import inspect
 import re
 import runpy
@@ -30,20 +32,26 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
-@pytest.fixture(scope="module", params=LEAVES, ids=lambda path: path.stem)
-def loaded(request):
-    """A config and its model on the meta device: shapes and names without numbers."""
-    config = configs.load(request.param)
+@functools.cache
+def made(path):
+    """A config and its model on the meta device: shapes and names without numbers; to be read."""
+    config = configs.load(path)
     init_default_scope(config.default_scope)
     with torch.device("meta"):
-        return config, MODELS.build(config.model)
+        return config, MODELS.build(copy.deepcopy(config.model))  # mmdet writes into it
+
+
+@pytest.fixture(params=LEAVES, ids=lambda path: path.stem, scope="module")
+def loaded(request):
+    config, model = made(request.param)
+    init_default_scope(config.default_scope)
+    return config, model
 
 
 def by_name(name):
-    config = configs.load(ROOT / f"configs/{name}.py")
+    config, model = made(ROOT / f"configs/{name}.py")
     init_default_scope(config.default_scope)
-    with torch.device("meta"):
-        return config, MODELS.build(config.model)
+    return config, model
 
 
 def test_there_are_configs():
@@ -57,9 +65,9 @@ def test_there_are_configs():
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_every_section_is_read(path):
     """mmengine's runner reads its arguments; "data" is ours. No leftovers of the fragments."""
-    read = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
+    known = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
     others = {"custom_imports", "train_pipeline", "test_pipeline"}  # of mmengine; mmseg's inference
-    assert set(Config.fromfile(str(path))) <= read | others | {"data"}
+    assert set(read(path)) <= known | others | {"data"}
 
 
 def taken(kind):
@@ -213,7 +221,10 @@ def test_layer_decay_is_an_option_away(loaded):
     """As the README has it; the stem then learns slowest."""
     config, model = loaded
     option = {"optim_wrapper.paramwise_cfg.layer_decay": 0.5}
-    found = rules(configs.load(config.filename, option), model)
+    configs.check_options(config, option)
+    config = copy.deepcopy(config)
+    config.merge_from_dict(option)
+    found = rules(config, model)
     inside = {name: rate for name, (rate, _) in found.items() if name.startswith("backbone.")}
     depth = model.backbone.depth
     assert max(inside.values()) / min(inside.values()) == pytest.approx(2 ** (depth + 1))
@@ -356,7 +367,7 @@ def only_float32(key, ours, theirs):
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_all_but_the_backbone_is_theirs(name):
-    ours = configs.load(ROOT / f"configs/{name}.py")
+    ours, _ = by_name(name)
     library = mmseg if ours.default_scope == "mmseg" else mmdet
     path = Path(library.__path__[0]) / ".mim/configs" / THEIRS[name]
     if not path.is_file():
@@ -392,7 +403,7 @@ def test_detr_and_dyhead_schedules():
         ("atss_dyhead_swin_t", 24, [16, 22]),
         ("atss_dyhead_swin_l", 24, [16, 22]),
     ):
-        config = configs.load(ROOT / f"configs/{name}.py")
+        config, _ = by_name(name)
         assert config.train_cfg.max_epochs == epochs
         assert config.param_scheduler[-1].milestones == milestones
         assert config.param_scheduler[-1].end == epochs
@@ -509,7 +520,7 @@ def test_the_recipe_of_detectors_with_swin_v2(name, rate, batch, share, window):
 def test_distances_are_measured_in_the_windows_of_the_weights(name):
     """As the name of the weights in the command says: window8_256, window12_192."""
     text = (ROOT / f"configs/{name}.py").read_text()
-    found = configs.load(ROOT / f"configs/{name}.py").model.backbone
+    found = by_name(name)[0].model.backbone
     weights = re.search(r"--pretrained swinv2_\w+_window(\d+)_(\d+)", text)
     # The weights of V2-G are not published; the paper's are of 192 pixels, like those of L.
     window, side = map(int, weights.groups()) if weights else (12, 192)
@@ -550,12 +561,18 @@ def test_a_leaf_holds_a_backbone_and_only_differences(path):
     assert all((path.parent / base).is_file() for base in content["_base_"])
 
 
+@functools.cache
+def read(path):
+    """What a config says, with the fragments it names; to be read."""
+    return Config.fromfile(str(path)).to_dict()
+
+
 def said(path):
     """What the fragments that a config names say together."""
     named = runpy.run_path(str(path)).get("_base_", [])
     found = {}
     for name in [named] if isinstance(named, str) else named:
-        found |= Config.fromfile(str(path.parent / name)).to_dict()  # no two share a section
+        found |= read(path.parent / name)  # no two share a section
     return found
 
 
