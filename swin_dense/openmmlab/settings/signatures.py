@@ -219,10 +219,19 @@ def signature(kind: Callable) -> Signature:
 
 
 def default(kind: Any, name: str) -> Any:
-    """Return what an argument is by itself: None if there is none, Parameter.empty if required."""
-    is_class = inspect.isclass(kind)
-    known = signature(kind).arguments if is_class else {}
-    return known[name].default if name in known else None
+    """Return what an argument is by itself: None if there is none, Parameter.empty if required.
+
+    Looked for in the class and in the parents that `**kwargs` may reach, also where a constructor
+    reads its `**kwargs` first.
+    """
+    for parent in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        if "__init__" in vars(parent):
+            named, rest = _parameters(vars(parent)["__init__"])
+            if name in named:
+                return named[name].default
+            if not rest:
+                break
+    return None
 
 
 def _parameters(function: Callable) -> tuple[dict[str, inspect.Parameter], str]:

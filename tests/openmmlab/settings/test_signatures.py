@@ -221,3 +221,22 @@ def test_defaults_are_found_through_what_passes_them_on():
     assert signatures.default(Passing, "last") is signatures.inspect.Parameter.empty
     assert signatures.default(Passing, "none") is None
     assert signatures.default(torch.zeros, "size") is None
+
+
+class Takes(nn.Module):
+    def __init__(self, in_channels, in_index=(0, 2)):
+        super().__init__()
+
+
+class ReadsFirst(Takes):
+    def __init__(self, width=7, **kwargs):
+        kwargs.setdefault("in_index", None)
+        super().__init__(**kwargs)
+
+
+def test_a_default_is_found_behind_a_constructor_that_reads_its_kwargs():
+    """As mmseg's Mask2Former does, whose in_channels is mmdet's."""
+    assert signatures.default(ReadsFirst, "in_channels") is signatures.inspect.Parameter.empty
+    assert signatures.default(ReadsFirst, "in_index") == (0, 2)
+    assert signatures.default(ReadsFirst, "width") == 7
+    assert signatures.default(ReadsFirst, "height") is None
