@@ -26,7 +26,7 @@ def case(request):
     arguments["loss_cls"] = dict(type="mmdet.FocalLoss", use_sigmoid=True)
     init_default_scope("mmdet")
     torch.manual_seed(3)
-    ours = MODELS.build(dict(type=f"swin_dense.Exact{request.param}", **arguments))
+    ours = MODELS.build(dict(type=f"swin_dense.Float32{request.param}", **arguments))
     theirs = MODELS.build(dict(type=f"mmdet.{request.param}", **arguments))
     theirs.load_state_dict(ours.state_dict())
     hidden = torch.randn(3, 2, 7, 16)
