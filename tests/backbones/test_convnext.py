@@ -152,6 +152,17 @@ def test_same_maps_as(build: Callable[[], torch.nn.Module]) -> None:
         torch.testing.assert_close(mine, normed, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_half_of_a_file_is_refused(layout: str) -> None:
+    state = randomised(ConvNeXt(**SMALL)).state_dict()
+    if "backbone" not in layout:
+        state = {n: t for n, t in state.items() if not n.startswith("norm")}
+    theirs = export(state, layout)
+    half = dict(list(theirs.items())[::2])
+    with pytest.raises(ValueError, match=r"no whole backbone .* ConvNeXt.*is missing"):
+        convert(half)
+
+
 def test_a_whole_detector_of_the_authors() -> None:
     model, _ = a_classifier()
     state = {f"backbone.{name}": tensor for name, tensor in model.state_dict().items()}

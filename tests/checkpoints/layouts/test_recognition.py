@@ -23,7 +23,8 @@ HEADS = {
     " in detectron2 with a feature pyramid": "backbone.fpn_lateral2.weight",
 }
 LAYOUTS = known()
-BARE = [(a.name, layout) for a in registered() for layout in a.layouts]
+# Of Swins; the test of another architecture asks its own.
+BARE = [(a.name, x) for a in registered() if a.name in (V1, V2, MLP) for x in a.layouts]
 
 
 def our_state(architecture, layout):
@@ -75,7 +76,8 @@ def test_there_and_back(architecture, layout, kind):
 
 
 def test_layouts_have_names_of_their_own():
-    assert len(set(LAYOUTS)) == len(LAYOUTS) == len(BARE) >= 20
+    assert len(set(LAYOUTS)) == len(LAYOUTS) == sum(len(a.layouts) for a in registered())
+    assert len(BARE) >= 20
 
 
 def test_an_unknown_layout_is_refused():
@@ -151,7 +153,6 @@ RESNET = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 1, 1)
 VIT = {"cls_token": (1, 1, 8), "patch_embed.proj.weight": (8, 3, 4, 4)} | {
     "blocks.0.attn.qkv.weight": (24, 8)
 }
-CONVNEXT = {"downsample_layers.0.0.weight": (8, 3, 4, 4), "stages.0.0.dwconv.weight": (8, 1, 7, 7)}
 
 
 @pytest.mark.parametrize(
@@ -159,9 +160,8 @@ CONVNEXT = {"downsample_layers.0.0.weight": (8, 3, 4, 4), "stages.0.0.dwconv.wei
     [
         (RESNET, "a ResNet", "conv1.weight"),
         (VIT, "a plain ViT", "cls_token"),
-        (CONVNEXT, "a ConvNeXt", "downsample_layers.0.0.weight"),
     ],
-    ids=["resnet", "vit", "convnext"],
+    ids=["resnet", "vit"],
 )
 def test_foreign_weights(shapes, what, first):
     state = {name: torch.zeros(shape) for name, shape in shapes.items()}

@@ -194,7 +194,7 @@ def test_both_read_the_same_beside_boxes(small_shapes):
 
 GOOD = """
 default_scope = "mmdet"
-model = dict(type="MaskRCNN")
+model = dict(type="FPN", in_channels=[8], out_channels=4, num_outs=1)
 train_pipeline = [dict(type="LoadImageFromFile"), dict(type="PackDetInputs")]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 """
