@@ -29,6 +29,7 @@ def smaller(task):
     points = f"model.{part}.train_cfg" if task == "label maps" else "model.train_cfg"
     return [
         "model.backbone.arch=nano",
+        "model.backbone.depths=1,2,1,1",
         f"model.{part}.num_queries=17",
         f"model.{part}.transformer_decoder.num_layers=3",
         f"model.{part}.pixel_decoder.encoder.num_layers=1",
