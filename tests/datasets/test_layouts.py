@@ -94,7 +94,7 @@ def test_images_must_be_a_folder(tmp_path):
 
 
 def test_a_root_that_is_not_there(tmp_path):
-    with pytest.raises(MissingInputError, match=r"no folder .*nowhere .*--data-root.*shapes"):
+    with pytest.raises(MissingInputError, match=r"no folder .*nowhere .*`data_root`.*shapes"):
         layouts.find(tmp_path / "nowhere", INSTANCES)
 
 

@@ -65,7 +65,7 @@ def test_a_hooked_or_changed_module_is_called(ours: Callable) -> None:
 
 
 def test_hooks_on_a_backbone_are_called() -> None:
-    model = Swin(12, (2, 2), (1, 2), window_size=4, out_indices=(0, 1)).eval()
+    model = Swin("nano", 12, (2, 2), (1, 2), window_size=4, out_indices=(0, 1)).eval()
     seen = []
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, nn.LayerNorm, nn.GELU)):
