@@ -388,5 +388,9 @@ register(
             Published(name, f"{ADDRESS}/{name}.pth", side, trained_on, top1, licence="MIT")
             for name, (side, trained_on, top1) in ACCURACY.items()
         ),
+        look_alikes={
+            r"(.*\.)?stages\.\d+\.\d+\.(dwconv|depthwise_conv|gamma).*": "a ConvNeXt",
+            r"(.*\.)?stages\.\d+\.blocks\.\d+\.(conv_dw|gamma).*": "a ConvNeXt",
+        },
     )
 )

@@ -22,8 +22,6 @@ LOOK_ALIKES = {
     r"(.*\.)?layer[1-4]\.\d+\.conv[12]\.weight": "a ResNet",
     r"(backbone\.|encoder\.)?blocks\.\d+\.attn\.qkv\.weight": "a plain ViT",
     r"(backbone\.)?(vit\.|deit\.|beit\.)?encoder\.layer\.\d+\.attention\..*": "a plain ViT",
-    r"(.*\.)?stages\.\d+\.\d+\.(dwconv|depthwise_conv|gamma).*": "a ConvNeXt",
-    r"(.*\.)?stages\.\d+\.blocks\.\d+\.(conv_dw|gamma).*": "a ConvNeXt",
     r"(.*\.)?attn\.meta_mlp\.fc1\.weight": "timm's swinv2_cr, whose position bias is another",
     r"(.*\.)?mlp\._moe_layer\..*": "a Swin with experts (Swin-MoE)",
 }
