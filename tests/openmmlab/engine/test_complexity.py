@@ -173,14 +173,15 @@ def test_what_is_kept_is_what_a_real_detr_keeps():
 
 
 def test_activations_grow_with_batch_and_pixels_and_weights_do_not():
+    """Its windows of seven fill every map of these sizes: padding grows with edges, not area."""
     config = loaded("upernet_swin_nano")
-    one, three = (complexity.measure(config, SHAPE, (96, 128), batch) for batch in (1, 3))
+    one, three = (complexity.measure(config, SHAPE, (224, 448), batch) for batch in (1, 3))
     assert three.total.kept == pytest.approx(3 * one.total.kept, rel=0.05)
     assert three.weights == one.weights
     assert three.total.flops == one.total.flops
     assert three.memory == 4 * three.weights + three.total.kept
     assert three.learning == three.weights
-    whole = complexity.measure(config, SHAPE, (192, 256), 1)
+    whole = complexity.measure(config, SHAPE, (448, 896), 1)
     assert whole.total.kept == pytest.approx(4 * one.total.kept, rel=0.05)
 
 
