@@ -10,7 +10,7 @@ import torch
 
 from swin_dense.benchmarks import backbone, memory, operators, ratios
 from swin_dense.benchmarks.ratios import Case, Pair
-from swin_dense.ops import extension
+from swin_dense.ops import trust
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Table:
 
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on, with which kernels, beside how much else."""
-    return {**ratios.machine(), "kernels": extension.describe(), "load": os.getloadavg()[0]}
+    return {**ratios.machine(), "kernels": trust.describe(), "load": os.getloadavg()[0]}
 
 
 def _sides(names: tuple[str, str], unit: str, factor: float) -> tuple[Column, Column]:

@@ -17,6 +17,7 @@ COMMANDS = (
     "model-info",
     "model-zoo",
     "benchmark",
+    "check",
     "quickstart",
 )
 

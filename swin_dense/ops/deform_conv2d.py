@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_dense.ops import reference
+from swin_dense.ops import reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
@@ -155,6 +155,7 @@ def _fake(
     padding: list[int],
     dilation: list[int],
 ) -> Tensor:
+    trust.look("deform_conv2d", input)
     return _empty_out(input, offset, weight).permute(0, 3, 1, 2)
 
 
@@ -235,6 +236,7 @@ def deform_conv2d(
     casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     if casts and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(device))
+    trust.look("deform_conv2d", input)
     kernel, exact = weight.shape[2] * weight.shape[3], reference.sum_dtype(input.dtype)
     offset = offset.to(exact).unflatten(1, (-1, kernel, 2)).contiguous()
     return torch.ops.swin_dense.deform_conv2d(

@@ -7,16 +7,24 @@ reference, and MISSING says why.
 
 import ctypes
 import os
+import re
+import warnings
 from pathlib import Path
 
 import torch
 
 _CPU = Path(__file__).with_name("_cpu.so")
-_CUDA = Path(__file__).with_name("_cuda.so")
+CUDA = Path(__file__).with_name("_cuda.so")
 _BUILD = "pip install --no-build-isolation --no-deps -e ."
 _SWITCH = "SWIN_DENSE_KERNELS"
 
+# What launch.cu leaves in the library: CUDA's major version, the architectures of all kernels and
+# those of kernels that need tensor cores.
+_BUILT = re.compile(rb"swin_dense: CUDA (\d+), architectures ([\w,+]*), tensor cores ([\w,+]*);")
+
 _loaded: dict[str, str] = {}
+_architectures: dict[bool, str] = {}
+_UNFIT: str | None = None
 
 
 def loaded() -> dict[str, str]:
@@ -30,8 +38,30 @@ def describe() -> str:
         return f"kernels: none, {MISSING}"
     parts = [f"{kind} ({details})" for kind, details in _loaded.items()]
     if torch.version.cuda is not None and "cuda" not in _loaded:
-        parts.append("cuda not built")
+        parts.append("cuda not built" if _UNFIT is None else f"cuda not used: {_UNFIT}")
     return "kernels: " + ", ".join(parts)
+
+
+def architectures(tensor_cores: bool) -> str | None:
+    """Return what the CUDA library holds code for: "75,80,90+ptx"; None if it does not tell.
+
+    Args:
+        tensor_cores: of the ops that need them, which are built for fewer.
+    """
+    return _architectures.get(tensor_cores)
+
+
+def runs_on(held: str, capability: tuple[int, int]) -> bool:
+    """Tell whether code for one of the architectures `held` runs on a card of this capability.
+
+    Code for a card runs on later ones of the same major number; PTX on every later one.
+    """
+    for name in filter(None, held.split(",")):
+        number = int(name.removesuffix("+ptx"))
+        built = divmod(number, 10)
+        if built <= capability and (built[0] == capability[0] or name.endswith("+ptx")):
+            return True
+    return False
 
 
 def _why_missing() -> str | None:
@@ -43,25 +73,39 @@ def _why_missing() -> str | None:
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < (2, 10):
         return f"compiled kernels need torch 2.10 or later, this is {torch.__version__}"
-    if not _CPU.exists() and not _CUDA.exists():
+    if not _CPU.exists() and not CUDA.exists():
         return f"not built; in a checkout, with a C++ compiler, run: {_BUILD}"
     return None
 
 
-def _load() -> None:
+def _load() -> str | None:
+    """Load both libraries; return why that of CUDA is not used though it is there, if so."""
     if _CPU.exists():
         level = _open(_CPU).swin_dense_cpu_level
         level.restype = ctypes.c_char_p
         _loaded["cpu"] = level().decode()
-    if _CUDA.exists() and torch.version.cuda is not None:
-        built = _open(_CUDA).swin_dense_cuda_version() // 1000
-        if built != int(torch.version.cuda.split(".")[0]):
+    if not CUDA.exists() or torch.version.cuda is None:
+        return None
+    # Read from the file: loading it would register its ops, for better or worse.
+    found = _BUILT.search(CUDA.read_bytes())
+    built, *held = found.groups() if found else (b"0", b"", b"")
+    try:
+        if built.decode() != torch.version.cuda.split(".")[0]:
             raise RuntimeError(
-                f"{_CUDA} was built with CUDA {built}, torch {torch.__version__} with CUDA "
-                f"{torch.version.cuda}. Point CUDA_HOME to a CUDA of torch's version and build "
-                f"again ({_BUILD}), or set {_SWITCH}=off to do without."
+                f"it was built with CUDA {built.decode()}, torch with CUDA {torch.version.cuda}"
             )
-        _loaded["cuda"] = f"CUDA {built}"
+        _open(CUDA)
+    except RuntimeError as error:
+        warnings.warn(
+            f"{CUDA} is not used, ops on CUDA are computed in plain torch: {error}. Build it "
+            f"again ({_BUILD}), or remove it.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return str(error)
+    _loaded["cuda"] = f"CUDA {built.decode()}"
+    _architectures.update(zip((False, True), (text.decode() for text in held), strict=True))
+    return None
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -77,4 +121,4 @@ def _open(path: Path) -> ctypes.CDLL:
 
 MISSING: str | None = _why_missing()
 if MISSING is None:
-    _load()
+    _UNFIT = _load()

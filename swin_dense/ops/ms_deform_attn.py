@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_dense.ops import reference
+from swin_dense.ops import reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
@@ -37,6 +37,7 @@ torch.library.impl(
 def _fake(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
+    trust.look("ms_deform_attn", value)
     batch, queries = attention_weights.shape[:2]
     return value.new_empty(batch, queries, value.shape[2] * value.shape[3])
 
@@ -97,6 +98,7 @@ def ms_deform_attn(
         spatial_shapes = _as_tensor(spatial_shapes, value.device)
     _check(value, spatial_shapes, sampling_locations, attention_weights)
     refuse_forward_mode("ms_deform_attn", value, sampling_locations, attention_weights)
+    trust.look("ms_deform_attn", value)
     dtype = reference.sum_dtype(value.dtype)
     return torch.ops.swin_dense.ms_deform_attn(
         value, spatial_shapes.long(), sampling_locations.to(dtype), attention_weights.to(dtype)

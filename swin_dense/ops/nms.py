@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from swin_dense.ops import reference
+from swin_dense.ops import reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 
 torch.library.define(
@@ -14,6 +14,7 @@ torch.library.impl("swin_dense::nms", "CompositeExplicitAutograd", reference.nms
 
 @torch.library.register_fake("swin_dense::nms")
 def _fake(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    trust.look("nms", boxes)
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)
 
 
@@ -36,9 +37,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     check_boxes("nms", boxes, scores, offset)
     check_threshold("nms", iou_threshold)
     dtype = torch.promote_types(boxes.dtype, scores.dtype)
-    return torch.ops.swin_dense.nms(
-        boxes.detach().to(dtype), scores.detach().to(dtype), float(iou_threshold), offset
-    )
+    boxes = boxes.detach().to(dtype)
+    trust.look("nms", boxes)
+    return torch.ops.swin_dense.nms(boxes, scores.detach().to(dtype), float(iou_threshold), offset)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_dense.ops import reference
+from swin_dense.ops import reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_atomics, refuse_forward_mode, refuse_second
 
@@ -38,6 +38,7 @@ def _fake(
     take_max: bool,
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    trust.look("roi_align", features)
     shape = (rois.shape[0], features.shape[1], pooled_height, pooled_width)
     argmax = [rois.new_empty(shape if take_max else 0) for _ in "yx"]
     return features.new_empty(shape), argmax[0], argmax[1]
@@ -135,6 +136,7 @@ def roi_align_with_argmax(
         output_size = (output_size, output_size)
     _check(features, rois, output_size, spatial_scale, sampling_ratio, mode)
     refuse_forward_mode("roi_align", features)
+    trust.look("roi_align", features)
     return torch.ops.swin_dense.roi_align(
         features,
         rois.detach().to(reference.sum_dtype(features.dtype)),

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_dense.ops import extension, reference, window_gather
+from swin_dense.ops import extension, reference, trust, window_gather
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
 
@@ -41,6 +41,7 @@ torch.library.impl(
 def _fake(
     qkv: Tensor, bias: Tensor, pad_qkv: Tensor, scale: Tensor, window: int, shift: int, cosine: bool
 ) -> Tensor:
+    trust.look("window_attention", qkv)
     return qkv.new_empty(*qkv.shape[:3], qkv.shape[4] * qkv.shape[5])
 
 
@@ -108,7 +109,7 @@ def _why_no_kernel(qkv: Tensor, window: int) -> str | None:
         return f"the kernels hold heads of at most 64 channels, these have {head_dim}"
     if window > 32:
         return f"the kernels hold windows of at most 32x32 tokens, not {window}x{window}"
-    return None
+    return trust.why_not("window_attention", qkv)
 
 
 def _why_no_flex(qkv: Tensor, window: int) -> str | None:

@@ -171,3 +171,20 @@ def test_a_failed_compile_shows_the_compiler_s_words(checkout):
     assert "of my own making" in done.stdout
     assert done.stdout.endswith("the plain-torch path is in use\n")
     assert not list((checkout / "swin_dense" / "ops").glob("*.so"))
+
+
+@pytest.mark.parametrize(
+    ("held", "capability", "runs"),
+    [
+        ("75,80", (7, 5), True),
+        ("75,80", (7, 0), False),
+        ("80,90", (8, 9), True),  # of the same major number
+        ("86,90", (8, 0), False),
+        ("80,90", (10, 0), False),
+        ("80,90+ptx", (12, 1), True),
+        ("90+ptx", (8, 9), False),
+        ("", (9, 0), False),
+    ],
+)
+def test_what_code_runs_on(held, capability, runs):
+    assert extension.runs_on(held, capability) == runs
