@@ -5,11 +5,10 @@ import re
 
 import pytest
 import torch
+from devices import needs_kernels
 
 from swin_dense.cli import check
 from swin_dense.ops import extension, self_check
-
-needs_kernels = pytest.mark.skipif(extension.MISSING is not None, reason=str(extension.MISSING))
 
 
 @needs_kernels

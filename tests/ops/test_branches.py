@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_nms import needs_kernels
+from devices import DEVICES, needs_cuda, needs_kernels
 from test_window_attention import assert_as_accurate, assert_same_bits
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -113,15 +113,17 @@ def answers(
     factor: Tensor | None = None,
     autocast: bool = False,
     frozen: tuple[str, ...] = (),
+    device: str = "cpu",
 ) -> Tensors:
-    """The result, and the gradients of a weighted sum of it."""
-    leaves = {n: x.detach().requires_grad_(n not in frozen) for n, x in given.items()}
-    with torch.autocast("cpu", BF16, enabled=autocast):
-        out = call(leaves, factor)
-    weight = torch.arange(out.numel()).cos().view(out.shape).bfloat16().to(out.dtype)
+    """The result, and the gradients of a weighted sum of it, brought to the CPU."""
+    leaves = {n: x.detach().to(device).requires_grad_(n not in frozen) for n, x in given.items()}
+    with torch.autocast(device, BF16, enabled=autocast):
+        out = call(leaves, None if factor is None else factor.to(device))
+    weight = torch.arange(out.numel()).cos().view(out.shape).bfloat16().to(out)
     asked = [n for n in leaves if n not in frozen]
     grads = torch.autograd.grad(out, [leaves[n] for n in asked], weight)
-    return {"out": out.detach(), **dict(zip(asked, grads, strict=True))}
+    found = {"out": out.detach(), **dict(zip(asked, grads, strict=True))}
+    return {n: x.cpu() for n, x in found.items()}
 
 
 def assert_close(got: Tensors, want: Tensors) -> None:
@@ -138,15 +140,16 @@ def without_bias(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @every_branch
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("missing", [(), ("bias1",), ("bias2",), ("bias1", "bias2")], ids=str)
 @pytest.mark.parametrize("dropping", [True, False])
 def test_means_the_steps(
-    branch: Branch, missing: tuple[str, ...], dropping: bool, piece: int
+    branch: Branch, missing: tuple[str, ...], dropping: bool, piece: int, device: str
 ) -> None:
     ours, theirs, names = branch
     given = draw(tuple(n for n in names if n not in missing))
     factor = dropped(F64) if dropping else None
-    assert_close(answers(ours, given, factor), answers(theirs, given, factor))
+    assert_close(answers(ours, given, factor, device=device), answers(theirs, given, factor))
 
 
 @every_branch
@@ -181,6 +184,17 @@ def test_as_accurate(
         {n: torch.stack([x[n] for x in many]) for n in many[0]} for many in (got, plain, exact)
     )
     assert_as_accurate(*pooled)
+
+
+@every_branch
+@pytest.mark.parametrize(("dtype", "autocast"), KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_cuda)])
+def test_as_accurate_on(branch: Branch, dtype: torch.dtype, autocast: bool, device: str) -> None:
+    ours, theirs, names = branch
+    given, factor = draw(names, dtype, batch=2), dropped(dtype)
+    exact = answers(theirs, {n: x.double() for n, x in given.items()}, factor.double())
+    both = [answers(call, given, factor, autocast, device=device) for call in (ours, theirs)]
+    assert_as_accurate(*both, exact, times=3)
 
 
 @pytest.mark.parametrize("rows_dtype", [F32, BF16])

@@ -7,7 +7,7 @@ import pytest
 import scalar_loops
 import torch
 import torch.nn.functional as F
-from test_nms import DEVICES, needs_kernels
+from devices import DEVICES, needs_kernels
 
 from swin_dense.ops import deform_conv2d, extension, reference
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_nms import needs_kernels
+from devices import needs_kernels
 
 from swin_dense.ops import extension
 

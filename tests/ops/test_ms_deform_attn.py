@@ -8,7 +8,7 @@ import sys
 import pytest
 import scalar_loops
 import torch
-from test_nms import DEVICES, needs_kernels
+from devices import DEVICES, needs_kernels
 
 from swin_dense.ops import ms_deform_attn, reference
 

@@ -1,13 +1,11 @@
 import pytest
 import scalar_loops
 import torch
+from devices import DEVICES, needs_kernels
 
-from swin_dense.ops import batched_nms, extension, nms, reference
+from swin_dense.ops import batched_nms, nms, reference
 
 pytestmark = pytest.mark.plain
-
-DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-needs_kernels = pytest.mark.skipif(extension.MISSING is not None, reason=str(extension.MISSING))
 
 
 def sample(count, device="cpu", dtype=torch.float32, seed=0):

@@ -4,7 +4,7 @@ import sys
 import pytest
 import scalar_loops
 import torch
-from test_nms import DEVICES, needs_kernels
+from devices import DEVICES, needs_kernels
 
 from swin_dense.ops import reference, roi_align, roi_align_with_argmax
 

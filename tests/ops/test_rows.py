@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_nms import needs_kernels
+from devices import needs_kernels
 from test_window_attention import threads  # noqa: F401  a fixture
 from torch import Tensor
 

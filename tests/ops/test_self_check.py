@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from cuda_on_cpu import SOURCES, kernels, library
-from test_nms import needs_kernels
+from devices import needs_kernels
 
 from swin_dense import ops
 from swin_dense.ops import reference, self_check, trust

@@ -1,7 +1,7 @@
 import pytest
 import scalar_loops
 import torch
-from test_nms import needs_kernels, sample
+from devices import needs_kernels, sample
 
 from swin_dense.ops import reference, soft_nms
 

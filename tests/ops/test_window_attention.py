@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import scalar_loops
 import torch
-from test_nms import needs_kernels
+from devices import DEVICES, needs_cuda, needs_kernels
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
@@ -95,16 +95,21 @@ def answers(
     cosine: bool = False,
     back_end: str | None = None,
     autocast: bool = False,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
-    """The result, and the gradients of a weighted sum of it; flex has none without a GPU."""
-    inputs = [x.detach().requires_grad_(back_end != "flex") for x in inputs]
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    """The result, and the gradients of a weighted sum of it, on the CPU wherever it was computed.
+
+    Uncompiled, as here, flex has no gradients.
+    """
+    inputs = [x.detach().to(device).requires_grad_(back_end != "flex") for x in inputs]
+    with torch.autocast(device, torch.bfloat16, enabled=autocast):
         out = attend(inputs, case, cosine, back_end)
     if back_end == "flex":
-        return {"out": out}
-    weight = torch.arange(out.numel()).cos().view(out.shape).bfloat16().to(out.dtype)
+        return {"out": out.cpu()}
+    weight = torch.arange(out.numel()).cos().view(out.shape).bfloat16().to(out)
     grads = torch.autograd.grad(out, inputs, weight, materialize_grads=True)
-    return {"out": out.detach(), **dict(zip(ALL, grads, strict=True))}
+    found = {"out": out.detach(), **dict(zip(ALL, grads, strict=True))}
+    return {name: x.cpu() for name, x in found.items()}
 
 
 def assert_same_bits(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
@@ -166,10 +171,13 @@ def test_gradients_of_every_entry(name: str, cosine: bool) -> None:
     torch.autograd.gradcheck(lambda *x: attend(x, case, cosine, name), inputs)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_gradients_agree(case: tuple[int, ...], cosine: bool, back_end: str) -> None:
-    got = answers(sample(case, finest(back_end)), case, cosine, back_end)
+def test_results_and_gradients_agree(
+    case: tuple[int, ...], cosine: bool, back_end: str, device: str
+) -> None:
+    got = answers(sample(case, finest(back_end)), case, cosine, back_end, device=device)
     want = answers(sample(case), case, cosine, "plain")
     for name, ours in got.items():
         right = want[name].to(ours.dtype)
@@ -213,18 +221,34 @@ def test_scale_is_the_same_as_number_and_tensor(back_end: str) -> None:
 # --- How exact it is -----------------------------------------------------------------------------
 
 
+on_cuda_too = pytest.mark.parametrize(
+    ("dtype", "device"),
+    [
+        (torch.float32, "cpu"),
+        (torch.bfloat16, "cpu"),
+        *(
+            pytest.param(dtype, "cuda", marks=needs_cuda)
+            for dtype in (torch.float32, torch.bfloat16, torch.float16)
+        ),
+    ],
+)
+
+
 @needs_kernels
 @pytest.mark.parametrize("cosine", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@on_cuda_too
 @pytest.mark.parametrize("case", [*CASES.values(), *ODD_SIZES.values()], ids=[*CASES, *ODD_SIZES])
-def test_kernel_is_as_accurate(case: tuple[int, ...], dtype: torch.dtype, cosine: bool) -> None:
+def test_kernel_is_as_accurate(
+    case: tuple[int, ...], dtype: torch.dtype, device: str, cosine: bool
+) -> None:
     cosine = cosine and case[4] > 1  # of a single number it leaves the sign, and no gradient
     got, plain, exact = ({name: [] for name in ("out", *ALL)} for _ in range(3))
     for seed in range(16):  # two heads have two scales: a few draws would compare luck
         inputs = sample(case, dtype, seed)
         for to, back_end in ((got, "kernel"), (plain, "plain"), (exact, "plain")):
             given = [x.double() for x in inputs] if to is exact else inputs
-            for name, x in answers(given, case, cosine, back_end).items():
+            where = "cpu" if to is exact else device
+            for name, x in answers(given, case, cosine, back_end, device=where).items():
                 to[name].append(x)
     assert_as_accurate(*({k: torch.stack(v) for k, v in x.items()} for x in (got, plain, exact)))
 
