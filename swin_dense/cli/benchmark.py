@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile", action="store_true", help="backbone: also against torch.compile of ours, timm"
     )
+    parser.add_argument(
+        "--choose",
+        action="store_true",
+        help="ops: measure on this card which sizes of window attention SDPA computes faster than "
+        "our kernel, and have later runs take it there",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     return parser
 
@@ -60,6 +66,9 @@ def _benchmark(asked: argparse.Namespace) -> None:
         raise InputError(
             f"--compile: {asked.what} has no rows about it, only backbone. Leave it out."
         )
+    if asked.choose:
+        _choose(asked)
+        return
     table, on = TABLES[asked.what], machine()
     chosen = _chosen(table, asked)
     print(
@@ -85,6 +94,31 @@ def _benchmark(asked: argparse.Namespace) -> None:
         content |= {"machine": on, "rows": rows, "left_out": list(left_out)}
         with files.replaced(Path(asked.json)) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _choose(asked: argparse.Namespace) -> None:
+    import torch
+
+    from swin_dense.benchmarks import choose
+    from swin_dense.ops import trust, verdicts
+
+    if asked.what != "ops":
+        raise InputError(f"--choose: only ops has a choice, not {asked.what}. Leave it out.")
+    if "cuda" not in trust.extension.loaded() or not torch.cuda.is_available():
+        raise InputError(
+            "--choose: on a CPU our kernels are always taken, and no CUDA device with kernels is "
+            f"here: {trust.describe()}."
+        )
+    device = torch.device("cuda", torch.cuda.current_device())
+    print(
+        f"window attention on {verdicts.card(device)}: how many times as fast as SDPA", flush=True
+    )
+    found = []
+    for one in choose.measure(device, asked.seconds):
+        found.append(one)
+        print(f"{', '.join(one.size)}: {one.ratio:.2f}, {one.faster} is taken", flush=True)
+    choose.keep(device, found)
+    print(f"kept in {verdicts.path(device)}; remove it to have kernels everywhere again")
 
 
 def _chosen(table: "Table", asked: argparse.Namespace) -> list["Case"]:

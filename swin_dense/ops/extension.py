@@ -16,7 +16,7 @@ import torch
 _CPU = Path(__file__).with_name("_cpu.so")
 CUDA = Path(__file__).with_name("_cuda.so")
 _BUILD = "pip install --no-build-isolation --no-deps -e ."
-_SWITCH = "SWIN_DENSE_KERNELS"
+SWITCH = "SWIN_DENSE_KERNELS"
 
 # What launch.cu leaves in the library: CUDA's major version, the architectures of all kernels and
 # those of kernels that need tensor cores.
@@ -65,11 +65,11 @@ def runs_on(held: str, capability: tuple[int, int]) -> bool:
 
 
 def _why_missing() -> str | None:
-    switch = os.environ.get(_SWITCH, "on")
+    switch = os.environ.get(SWITCH, "on")
     if switch not in ("on", "off"):
-        raise ValueError(f"{_SWITCH} is 'on' or 'off', not {switch!r}. Correct or unset it.")
+        raise ValueError(f"{SWITCH} is 'on' or 'off', not {switch!r}. Correct or unset it.")
     if switch == "off":
-        return f"switched off by {_SWITCH}=off"
+        return f"switched off by {SWITCH}=off"
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < (2, 10):
         return f"compiled kernels need torch 2.10 or later, this is {torch.__version__}"
@@ -115,7 +115,7 @@ def _open(path: Path) -> ctypes.CDLL:
     except OSError as error:
         raise RuntimeError(
             f"{path} does not load: {error.__cause__ or error}. Build it again ({_BUILD}), or "
-            f"remove it or set {_SWITCH}=off to do without."
+            f"remove it or set {SWITCH}=off to do without."
         ) from error
 
 

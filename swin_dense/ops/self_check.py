@@ -101,23 +101,39 @@ def dtypes(family: str, device: torch.device) -> list[torch.dtype]:
     return [*floats, torch.float64]
 
 
-def run(family: str, device: torch.device, dtype: torch.dtype, ops: Any = None) -> list[Finding]:
+def run(
+    family: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    ops: Any = None,
+    why_not: Callable[..., str | None] = lambda *_: None,
+) -> list[Finding]:
     """Try every case of an op on a device in one dtype.
 
     Args:
         family: one of `families()`.
         ops: what holds the ops to try; torch.ops.swin_dense if None.
+        why_not: arguments -> why these ops cannot take them; such cases are left out.
     """
-    ops = torch.ops.swin_dense if ops is None else ops
+    ops, found = torch.ops.swin_dense if ops is None else ops, []
     with torch.no_grad():
-        return [_run(case, device, dtype, ops) for case in CASES if case.family == family]
+        for case in CASES:
+            inputs = _inputs(case, device, dtype) if case.family == family else None
+            if inputs is not None and why_not(*inputs) is None:
+                found.append(_run(case, inputs, device, dtype, ops))
+    return found
 
 
-def _run(case: Case, device: torch.device, dtype: torch.dtype, ops: Any) -> Finding:
-    started = time.perf_counter()
+def _inputs(case: Case, device: torch.device, dtype: torch.dtype) -> list[Any]:
     generator = torch.Generator().manual_seed(len(case.about) + len(case.op))
     kept = dtype if dtype == torch.float64 else None  # then there is nothing wider for the sums
-    inputs = [_to(x, device, kept) for x in case.make(generator, dtype)]
+    return [_to(x, device, kept) for x in case.make(generator, dtype)]
+
+
+def _run(
+    case: Case, inputs: list[Any], device: torch.device, dtype: torch.dtype, ops: Any
+) -> Finding:
+    started = time.perf_counter()
     found = _call(ops, case.op, inputs)
     wide = inputs if case.exact else [_to(x, device, torch.float64) for x in inputs]
     right = _call(reference, case.op, wide)

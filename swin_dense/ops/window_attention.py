@@ -109,7 +109,15 @@ def _why_no_kernel(qkv: Tensor, window: int) -> str | None:
         return f"the kernels hold heads of at most 64 channels, these have {head_dim}"
     if window > 32:
         return f"the kernels hold windows of at most 32x32 tokens, not {window}x{window}"
-    return trust.why_not("window_attention", qkv)
+    found = trust.instead("window_attention", qkv)
+    return None if found is None else found.reason
+
+
+def _why_no_triton(qkv: Tensor, window: int) -> str | None:
+    found = trust.instead("window_attention", qkv)
+    if found is None or found.name != "triton":
+        return "Triton's kernels stand in for the compiled ones on cuda, where those do not fit"
+    return found.why_not(qkv, *[None] * 3, window, 0, False)
 
 
 def _why_no_flex(qkv: Tensor, window: int) -> str | None:
@@ -128,9 +136,11 @@ def _why_no_sdpa(qkv: Tensor, window: int) -> str | None:
 
 
 # In the order of preference. SDPA takes every call, so what stands behind it is used by name only:
-# FlexAttention, because it compiles on first use, and the meaning.
+# FlexAttention, because it compiles on first use, and the meaning. The first two are one op: trust
+# decides for each device what computes it.
 BACK_ENDS = (
     BackEnd("kernel", _why_no_kernel, torch.ops.swin_dense.window_attention),
+    BackEnd("triton", _why_no_triton, torch.ops.swin_dense.window_attention),
     BackEnd("sdpa", _why_no_sdpa, window_gather.by_sdpa),
     BackEnd("flex", _why_no_flex, window_gather.by_flex),
     BackEnd("plain", lambda qkv, window: None, reference.window_attention),
@@ -138,10 +148,14 @@ BACK_ENDS = (
 
 
 def choose(qkv: Tensor, window: int, name: str | None = None) -> BackEnd:
-    """Return the back end of that name, or the first of BACK_ENDS that can take the call."""
-    if name is None:
-        return next(b for b in BACK_ENDS if b.why_not(qkv, window) is None)
+    """Return the back end of that name, or the first of BACK_ENDS that can take the call.
+
+    Where tools/benchmark.py has measured on this card that another is faster, that one.
+    """
     by_name = {b.name: b for b in BACK_ENDS}
+    if name is None:
+        first = next(b for b in BACK_ENDS if b.why_not(qkv, window) is None)
+        return by_name.get(trust.faster(qkv, window) or "", first)
     if name not in by_name:
         raise ValueError(
             f"window_attention: a back end is one of {', '.join(by_name)}; got {name!r}. "
@@ -189,7 +203,7 @@ def window_attention(
     """
     _check(qkv, bias, pad_qkv, window, shift, scale, cosine)
     chosen = choose(qkv, window, back_end)
-    if chosen.name == "kernel":
+    if chosen.name in ("kernel", "triton"):
         refuse_forward_mode("window_attention", qkv, bias, pad_qkv)
     dtype = reference.sum_dtype(qkv.dtype)
     if not isinstance(scale, Tensor):

@@ -1,6 +1,7 @@
 """Right kernels pass the self-check; one wrong offset does not, and the op falls back."""
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -9,9 +10,11 @@ from cuda_on_cpu import SOURCES, kernels, library
 from devices import needs_kernels
 
 from swin_dense import ops
-from swin_dense.ops import reference, self_check, trust
+from swin_dense.ops import reference, self_check, trust, verdicts
 
 CPU = torch.device("cpu")
+# The name of the package's function hides that of its module.
+window_attention = sys.modules["swin_dense.ops.window_attention"]
 # Of each source, what is right and what a slip of the hand would make of it.
 SLIPS = {
     "nms": ("const A inter = w * h;", "const A inter = w * w;"),
@@ -72,7 +75,7 @@ def planted():
     yield plant
     for override in (*trust._overrides.values(), *placed):
         override._destroy()
-    for state in (trust._overrides, trust._left_out, trust._seen):
+    for state in (trust._overrides, trust._instead, trust._seen):
         state.clear()
 
 
@@ -80,8 +83,8 @@ def planted():
 def cache(tmp_path, monkeypatch):
     """Where the verdicts of this test go; the CPU stands in for a card."""
     path = tmp_path / "folder" / "verdicts.json"
-    monkeypatch.setattr(trust, "_file", lambda device: path)
-    monkeypatch.setattr(trust, "_card", lambda device: "a card")
+    monkeypatch.setattr(verdicts, "path", lambda device: path)
+    monkeypatch.setattr(verdicts, "card", lambda device: "a card")
     return path
 
 
@@ -91,6 +94,7 @@ def box_and_map():
     return features, torch.tensor([[0, 1.2, 0.7, 6.1, 5.3]])
 
 
+@needs_kernels
 def test_a_wrong_offset_is_found_and_the_op_falls_back(planted, cache, monkeypatch):
     features, rois = box_and_map()
     right = reference.roi_align(features, rois, 2, 3, 1.0, 2, False, True)[0]
@@ -99,9 +103,10 @@ def test_a_wrong_offset_is_found_and_the_op_falls_back(planted, cache, monkeypat
     with pytest.warns(
         RuntimeWarning,
         match=r"roi_align: its CUDA kernel failed its self-check on a card: roi_align \(means\) in "
-        r"float32 is off by \d\.\de[-+]\d+ of its largest number, 2e-05 at most; .*plain torch",
+        r"float32 is off by \d\.\de[-+]\d+ of its largest number, 2e-05 at most; .*"
+        r"switched off\. .*Meanwhile plain torch computes it\.",
     ):
-        trust._decide(("roi_align", CPU, torch.float32))
+        trust.decide("roi_align", CPU, torch.float32)
     assert torch.equal(ops.roi_align(features, rois, (2, 3), sampling_ratio=2), right)
     # In another dtype nothing was tried: the kernel is still there.
     wide = ops.roi_align(features.double(), rois, (2, 3), sampling_ratio=2)
@@ -109,17 +114,18 @@ def test_a_wrong_offset_is_found_and_the_op_falls_back(planted, cache, monkeypat
     assert "left out: roi_align" in trust.describe()
     # The next process reads the verdict.
     trust._seen.clear()
-    trust._left_out.clear()
+    trust._instead.clear()
     monkeypatch.setattr(self_check, "run", None)
     with pytest.warns(RuntimeWarning, match="failed its self-check"):
-        trust._decide(("roi_align", CPU, torch.float32))
+        trust.decide("roi_align", CPU, torch.float32)
 
 
+@needs_kernels
 def test_gradients_come_from_the_meaning_too(planted, cache):
     features, rois = box_and_map()
     planted("roi_align")
     with pytest.warns(RuntimeWarning, match="failed its self-check"):
-        trust._decide(("roi_align", CPU, torch.float32))
+        trust.decide("roi_align", CPU, torch.float32)
     features.requires_grad_()
     out = ops.roi_align(features, rois, 2, sampling_ratio=2)
     (grad,) = torch.autograd.grad(out, features, torch.ones_like(out))
@@ -137,35 +143,44 @@ def test_a_comparison_the_wrong_way_round_is_found(planted, cache):
 
 @needs_kernels
 def test_a_good_verdict_is_kept_and_a_torn_file_is_tried_again(cache):
-    key = ("nms", CPU, torch.float32)
     for _ in range(2):
-        trust._decide(key)
-        assert json.loads(cache.read_text()) == {"nms torch.float32": None}
+        trust.decide("nms", CPU, torch.float32)
+        assert json.loads(cache.read_text()) == {"kernel nms torch.float32": None}
         cache.write_text("torn{")
         trust._seen.clear()
-    assert not trust._left_out
+    assert not trust._instead
     assert not list(cache.parent.glob("tmp*"))
 
 
-def test_nowhere_to_write_is_no_error(cache, monkeypatch):
-    monkeypatch.setattr(trust, "_file", lambda device: cache / "under" / "a" / "file")
-    cache.parent.mkdir()
-    cache.write_text("")
-    trust._write(trust._file(CPU), {"nms": None})
-    assert cache.read_text() == ""
+def test_nowhere_to_write_is_no_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    verdicts.add(tmp_path / "file" / "under" / "it", {"nms": None})
+    assert verdicts.read(tmp_path / "file" / "under" / "it") == {}
 
 
 def test_a_capability_without_code_is_told(monkeypatch):
     device = torch.device("cuda", 0)
-    monkeypatch.setattr(trust, "_card", lambda device: "NVIDIA Tesla P4")
+    monkeypatch.setattr(trust.extension, "loaded", lambda: {"cpu": "", "cuda": ""})
+    monkeypatch.setattr(verdicts, "card", lambda device: "NVIDIA Tesla P4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     held = {False: "75,80,86,90+ptx", True: "80,86,90+ptx"}
     monkeypatch.setattr(trust.extension, "architectures", lambda tensor_cores: held[tensor_cores])
     assert trust.no_code("nms", device).startswith(
         "nms: NVIDIA Tesla P4 has compute capability 6.1, and the CUDA kernels here are built for "
-        "75,80,86,90+ptx; the op is computed in plain torch."
+        "75,80,86,90+ptx. If it is 7.5 or later"
     )
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert trust.no_code("nms", device) is None
     assert "80,86,90+ptx" in trust.no_code("window_attention", device)
     assert trust.no_code("window_attention", CPU) is None
+
+
+def test_the_back_end_that_was_measured_to_be_faster_is_taken(monkeypatch):
+    qkv = torch.randn(1, 5, 6, 3, 2, 8)
+    usual = window_attention.choose(qkv, 3).name
+    size = trust.size_of(qkv.dtype, 3, 8, training=True)
+    monkeypatch.setattr(trust, "_faster", {(CPU, *size): "plain"})
+    assert window_attention.choose(qkv, 3).name == usual  # without gradients
+    assert window_attention.choose(qkv.requires_grad_(), 3).name == "plain"
+    assert window_attention.choose(qkv, 4).name == usual
+    assert window_attention.choose(qkv, 3, "sdpa").name == "sdpa"
