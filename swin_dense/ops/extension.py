@@ -64,11 +64,20 @@ def runs_on(held: str, capability: tuple[int, int]) -> bool:
     return False
 
 
-def _why_missing() -> str | None:
-    switch = os.environ.get(SWITCH, "on")
+def switched_on(name: str) -> bool:
+    """Read a variable of the environment that is "on", if unset, or "off".
+
+    Raises:
+        ValueError: it is something else.
+    """
+    switch = os.environ.get(name, "on")
     if switch not in ("on", "off"):
-        raise ValueError(f"{SWITCH} is 'on' or 'off', not {switch!r}. Correct or unset it.")
-    if switch == "off":
+        raise ValueError(f"{name} is 'on' or 'off', not {switch!r}. Correct or unset it.")
+    return switch == "on"
+
+
+def _why_missing() -> str | None:
+    if not switched_on(SWITCH):
         return f"switched off by {SWITCH}=off"
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < (2, 10):

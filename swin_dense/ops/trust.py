@@ -7,7 +7,6 @@ torch: never an error where plain torch works. verdicts.py keeps what was found.
 """
 
 import importlib
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -47,7 +46,7 @@ for _case in self_check.CASES:
 # Those with a Triton kernel, and which arguments, counted from the last, it wants to see first.
 _TRITON = {"window_attention": (-7, -3), "ms_deform_attn": (-4,)}
 
-_SWITCH = "SWIN_DENSE_SELF_CHECK"
+_CHECKS = extension.switched_on("SWIN_DENSE_SELF_CHECK")
 _seen: set[Key] = set()  # those decided about
 _instead: dict[Key, Substitute] = {}
 _faster: dict[tuple, str] = {}  # what `measured` was told
@@ -164,7 +163,7 @@ def failures(findings: list[self_check.Finding]) -> str | None:
 def _substitute(family: str, device: torch.device, dtype: torch.dtype, reason: str) -> Substitute:
     """Return Triton's kernels where there are some and they are right, else the meaning."""
     plain = Substitute("plain", reason, reference)
-    if family not in _TRITON or os.environ.get(extension.SWITCH) == "off":
+    if family not in _TRITON or not extension.switched_on(extension.SWITCH):
         return plain
     module = importlib.import_module(f"swin_dense.ops.triton.{family}")
     ops = SimpleNamespace(**{family: module.forward, f"{family}_backward": module.backward})
@@ -184,13 +183,16 @@ def _verdict(
     found: Substitute | None = None,
 ) -> str | None:
     """Return what is wrong with an op here, from the file or by trying; None if nothing is."""
-    if os.environ.get(_SWITCH, "on") == "off":
+    if not _CHECKS:
         return None
     file, entry = verdicts.path(device), f"{name} {family} {dtype}"
     known = verdicts.read(file)
     if entry not in known:
         which = (found.ops, found.why_not) if found else ()
-        findings = self_check.run(family, device, dtype, *which)
+        try:
+            findings = self_check.run(family, device, dtype, *which)
+        except RuntimeError as error:  # a launch that fails; memory that is full may be free later
+            return f"it ended in an error, {str(error).strip().splitlines()[0]}"
         known[entry] = failures(findings) if findings else "it takes none of the cases"
         verdicts.add(file, {entry: known[entry]})
     return known[entry]

@@ -152,6 +152,21 @@ def test_a_good_verdict_is_kept_and_a_torn_file_is_tried_again(cache):
     assert not list(cache.parent.glob("tmp*"))
 
 
+@needs_kernels
+def test_a_check_that_cannot_run_leaves_the_kernel_out(planted, cache, monkeypatch):
+    def launch(*_):
+        raise RuntimeError("CUDA error: no kernel image is available\nand more")
+
+    monkeypatch.setattr(self_check, "run", launch)
+    with pytest.warns(
+        RuntimeWarning, match=r"nms: .* an error, CUDA error: no .* available\. It"
+    ):
+        trust.decide("nms", CPU, torch.float32)
+    assert not cache.exists()  # the next process tries again
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3]])
+    assert ops.nms(boxes, torch.tensor([0.1, 0.2]), 0.5).tolist() == [1]
+
+
 def test_nowhere_to_write_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
     verdicts.add(tmp_path / "file" / "under" / "it", {"nms": None})
