@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from swin_dense.errors import InputError, MissingInputError, nearest
 ARCHIVE = b"PK"
 OLD_FORM = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # torch's number as pickled, first in the file
 HEAD = 32  # bytes that tell what a file is
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 DEPTH = 4  # dicts around the weights; a hostile one may hold itself
 TRUST = (
     "Ask for a safetensors file. Or, if you trust the one who made it and know that it came to you "
@@ -65,6 +67,8 @@ def read(
 ) -> Checkpoint:
     """Return the checkpoint in a file (.safetensors, .pth, .pt, .bin, or a .pkl of arrays).
 
+    Of weights in several files, give their index, model.safetensors.index.json.
+
     Args:
         source: what to call it in messages; the path if empty.
         trust: unpickle it, which runs whatever code its maker put into it.
@@ -80,6 +84,12 @@ def read(
         raise MissingInputError(
             f"checkpoint: there is no file {path}.{nearest(path.name, beside)} "
             "A run writes its checkpoints to its `work_dir`."
+        )
+    index = _SHARD.sub("", path.stem) + path.suffix + ".index.json"
+    if _SHARD.search(path.stem) and (path.parent / index).is_file():
+        raise InputError(
+            f"checkpoint: {path} is one of several files that hold the weights together. Give "
+            f"their index, {path.parent / index}."
         )
     content = _unpickled(path, map_location) if trust else _content(path, map_location)
     checkpoint = _wrapped(content, path)
@@ -163,6 +173,8 @@ def _umask() -> int:
 
 def _content(path: Path, map_location: Any) -> Any:
     head = _head(path)
+    if path.suffix == ".json":
+        return _read_shards(path, map_location)
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return _read_safetensors(path, map_location)
     pickled = head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle")
@@ -201,6 +213,37 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
     except Exception as error:  # as above
         raise _damaged(path, error) from error
     return {"state_dict": state, "meta": meta if isinstance(meta, dict) else {}}
+
+
+def _read_shards(path: Path, map_location: Any) -> dict[str, Any]:
+    """Join the files that an index names, the way save_pretrained of transformers writes them."""
+    try:
+        places = json.loads(path.read_text())["weight_map"]
+        wanted = {str(name): str(place) for name, place in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"checkpoint: {path} is JSON but no index of weight files, which has a 'weight_map' "
+            "(tensor -> file). Give the weights themselves."
+        ) from error
+    parts, state = sorted(set(wanted.values())), {}
+    for part in parts:
+        # A name, not a path: an index does not reach beyond its folder.
+        if Path(part).name != part or Path(part).suffix == ".json":
+            raise InputError(f"checkpoint: {path} names {part!r}, which is no file beside it.")
+        if not (path.parent / part).is_file():
+            raise MissingInputError(
+                f"checkpoint: {path} is the index of {len(parts)} files, and {part} is not beside "
+                "it. Fetch all of them into one folder."
+            )
+        found = _innermost(_content(path.parent / part, map_location))[0] or {}
+        state.update({str(name): tensor for name, tensor in found.items()})
+    missing = sorted(wanted.keys() - state.keys())
+    if missing:
+        raise InputError(
+            f"checkpoint: {path} promises {len(wanted)} tensors, its files lack {len(missing)} of "
+            f"them, the first is {missing[0]}. Fetch them again."
+        )
+    return {"state_dict": state}
 
 
 def _read_pickle(path: Path) -> Any:

@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError, MissingInputError
@@ -320,3 +321,56 @@ def test_a_place_below_a_file_is_refused(tmp_path):
     files.require_place(tmp_path / "new/deep", "--out-dir")
     with pytest.raises(InputError, match=r"--out-dir .*file is a file, not a folder"):
         files.require_place(tmp_path / "file/deep", "--out-dir")
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Weights in a safetensors file and an archive of torch, and their index."""
+    names = [f"model-0000{i}-of-00002.{kind}" for i, kind in ((1, "safetensors"), (2, "bin"))]
+    save_file({"a": torch.ones(2), "b": torch.zeros(3)}, tmp_path / names[0])
+    torch.save({"c": torch.full((4,), 5.0)}, tmp_path / names[1])
+    index = tmp_path / "model.safetensors.index.json"
+    places = {"a": names[0], "b": names[0], "c": names[1]}
+    index.write_text(json.dumps({"metadata": {"total_size": 36}, "weight_map": places}))
+    return index, places
+
+
+def test_the_files_of_an_index_are_joined(shards):
+    state = files.read(shards[0])["state_dict"]
+    assert {name: tensor.tolist() for name, tensor in state.items()} == {
+        "a": [1, 1], "b": [0, 0, 0], "c": [5, 5, 5, 5],
+    }  # fmt: skip
+
+
+def test_one_file_of_several_points_to_the_index(shards):
+    index, places = shards
+    with pytest.raises(InputError, match=rf"one of several files .* Give their index, {index}\."):
+        files.read(index.with_name(places["a"]))
+    index.unlink()
+    assert files.read(index.with_name(places["a"]))["state_dict"].keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"c": "model-00003-of-00002.bin"},
+            "of 2 files, and model-00003-of-00002.bin is not",
+        ),
+        ({"d": "model-00002-of-00002.bin"}, "promises 4 tensors, its files lack 1 .* first is d"),
+        ({"c": "../model-00002-of-00002.bin"}, "names '../model-00002-of-00002.bin', which is no"),
+        ({"c": "model.safetensors.index.json"}, "index.json', which is no file beside it"),
+    ],
+)
+def test_an_index_that_does_not_hold_is_told(shards, change, says):
+    index, places = shards
+    index.write_text(json.dumps({"weight_map": {**places, **change}}))
+    with pytest.raises(InputError, match=says):
+        files.read(index)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"weight_map": 3}', "{", "[" * 100_000])
+def test_json_of_another_kind_is_no_index(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match="is JSON but no index of weight files"):
+        files.read(tmp_path / "x.json")

@@ -158,9 +158,7 @@ def test_a_check_that_cannot_run_leaves_the_kernel_out(planted, cache, monkeypat
         raise RuntimeError("CUDA error: no kernel image is available\nand more")
 
     monkeypatch.setattr(self_check, "run", launch)
-    with pytest.warns(
-        RuntimeWarning, match=r"nms: .* an error, CUDA error: no .* available\. It"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"nms: .* an error, CUDA error: no .* available\. It"):
         trust.decide("nms", CPU, torch.float32)
     assert not cache.exists()  # the next process tries again
     boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3]])
