@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -356,6 +357,36 @@ def test_same_bits_for_any_number_of_threads(cosine: bool, dtype: torch.dtype, t
     for _ in range(3):
         threads(2)
         assert_same_bits(answers(inputs, case, cosine, "kernel"), alone)
+
+
+@needs_kernels
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_goes_on_after_memory_ran_out() -> None:
+    """What a call keeps for the next is small, then cannot become large, then is asked for."""
+    program = (
+        "import resource, torch\n"
+        "from swin_dense.ops import window_attention\n"
+        "torch.set_num_threads(1)\n"
+        "def inputs(side, heads):\n"
+        "    qkv, length = torch.arange(3.0 * heads * side**2) % 7, side**2\n"
+        "    qkv = qkv.view(1, side, side, 3, heads, 1)\n"
+        "    return qkv, torch.zeros(heads, length, length), torch.zeros(3, heads, 1), side, 0\n"
+        "def call(some):\n"
+        "    return window_attention(*some, back_end='kernel')\n"
+        "small, large = inputs(3, 2), inputs(31, 16)\n"
+        "before = call(small)\n"
+        "pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "room = pages * resource.getpagesize() + (8 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    call(large)\n"
+        "except (MemoryError, RuntimeError) as error:\n"
+        "    print(type(error).__name__)\n"
+        "print(torch.equal(call(small), before))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == ["True"], done.stdout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -37,6 +37,7 @@ class Kept {
   float* at_least(int64_t count) {
     if (count > count_) {
       data_.reset();
+      count_ = 0;  // the next line may throw, and a later call find nothing here
       data_.reset(static_cast<float*>(::operator new[](count * sizeof(float), kAlignment)));
       count_ = count;
     }
