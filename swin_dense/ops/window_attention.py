@@ -128,6 +128,13 @@ def _why_no_flex(qkv: Tensor, window: int) -> str | None:
         return "FlexAttention does not compute in torch.float64"
     if head_dim < 16 or head_dim & (head_dim - 1):
         return f"FlexAttention needs heads of 16, 32 or 64 channels, these have {head_dim}"
+    # What the score function captures gets its gradient by atomic adds (pytorch#137452).
+    determined = torch.are_deterministic_algorithms_enabled()
+    if determined and not torch.is_deterministic_algorithms_warn_only_enabled():
+        return (
+            "FlexAttention adds up the gradient of the bias in no fixed order, and "
+            "torch.use_deterministic_algorithms is on"
+        )
     return None
 
 

@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
+from swin_dense.ops.derivatives import refuse_atomics
+
+# (q, k, v, bias, addresses) -> out; q is scaled, and as sums are kept.
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, "Addresses"], Tensor]
 
 
@@ -48,8 +51,9 @@ def by_sdpa(
 def by_flex(
     qkv: Tensor, bias: Tensor, pad_qkv: Tensor, scale: Tensor, window: int, shift: int, cosine: bool
 ) -> Tensor:
-    """With the bias looked up inside a kernel that torch generates; nothing of size L * L is kept
-    for the windows."""
+    """With the bias looked up, in float32, inside a kernel that torch generates; nothing of size
+    L * L is kept for the windows."""
+    refuse_atomics("window_attention by flex", qkv)  # warns, where choose() did not refuse
 
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, at: Addresses) -> Tensor:
         down, across = at.rows.shape[0], at.columns.shape[0]

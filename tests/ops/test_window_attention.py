@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import scalar_loops
@@ -514,6 +516,21 @@ def test_says_why_not(
     with pytest.raises(ValueError, match=text):
         choose(qkv, window, name)
     assert choose(qkv, window).why_not(qkv, window) is None
+
+
+def test_flex_is_not_deterministic() -> None:
+    on_cuda: Any = SimpleNamespace(
+        shape=(1, 1, 1, 3, 1, 16), dtype=torch.float32, device=torch.device("cuda")
+    )
+    flex = next(b for b in BACK_ENDS if b.name == "flex")
+    assert flex.why_not(on_cuda, 4) is None
+    try:
+        torch.use_deterministic_algorithms(True)
+        assert "in no fixed order, and torch.use_det" in str(flex.why_not(on_cuda, 4))
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        assert flex.why_not(on_cuda, 4) is None
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
