@@ -35,10 +35,14 @@ class Addresses(NamedTuple):
 def by_sdpa(
     qkv: Tensor, bias: Tensor, pad_qkv: Tensor, scale: Tensor, window: int, shift: int, cosine: bool
 ) -> Tensor:
-    """With one mask tensor for all windows, bias included."""
+    """With one mask tensor for all windows, bias included, in float32 at least.
+
+    CUDA's kernels want a mask of the dtype of q. Rounded to 16 bits with q, a bias costs more
+    accuracy than all else: three times the error of plain torch at a standard deviation of 3.
+    """
 
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, at: Addresses) -> Tensor:
-        bias = bias.to(q.dtype)[None]  # (1, N, L, L)
+        k, v, bias = k.to(q.dtype), v.to(q.dtype), bias.to(q.dtype)[None]  # bias: (1, N, L, L)
         if shift:
             # The two regions tables are added together here because each of them is tiny.
             regions = (bias + at.rows.to(q.dtype)[:, None]) + at.columns.to(q.dtype)
@@ -66,7 +70,7 @@ def by_flex(
             return score + at.rows[row, 0, i, j] + at.columns[column, 0, i, j]
 
         flex: Any = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
-        return flex(q, k, v, score_mod=add, scale=1.0)
+        return flex(q.to(v.dtype), k, v, score_mod=add, scale=1.0)
 
     return _gathered(attend, qkv, bias, pad_qkv, scale, window, shift, cosine)
 
@@ -110,8 +114,7 @@ def _gathered(
         if cosine:
             q, k = (F.normalize(x.to(scale.dtype), dim=-1, eps=1e-12) for x in (q, k))
             v = v.to(scale.dtype)
-        q = (q * scale[:, None, None]).to(v.dtype)
-        out = attend(q, k, v, bias, at).to(qkv.dtype)
+        out = attend(q * scale[:, None, None], k, v, bias, at).to(qkv.dtype)
 
     # Copy back those that lie on the map.
     out = out.transpose(1, 2).reshape(batch, windows * length, heads * head_dim)

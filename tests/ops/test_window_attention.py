@@ -268,6 +268,26 @@ def test_half_precision_is_close(dtype: torch.dtype, atol: float, shift: int, na
     torch.testing.assert_close(out.double(), exact, atol=atol, rtol=0.02)
 
 
+@pytest.mark.parametrize("shift", [0, 3])
+def test_a_large_bias_is_not_rounded(
+    shift: int, back_end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exact(q: Tensor, k: Tensor, v: Tensor, **rest: Any) -> Tensor:
+        """Stand in for the generated kernel, whose products and scores are in float32."""
+        return flex_attention(q.float(), k.float(), v.float(), **rest)
+
+    monkeypatch.setattr(window_gather, "_compiled_flex", lambda: exact)
+    case = (2, 14, 19, 3, 32, 7, shift)
+    qkv, bias, pad, _ = sample(case, torch.bfloat16)
+    inputs = [qkv, bias * 3, pad, torch.full((3,), 32**-0.5)]
+    right = attend([x.double() for x in inputs], case, back_end="plain")
+    ours, plain = (
+        (attend(inputs, case, back_end=name).double() - right).square().mean().sqrt()
+        for name in (back_end, "plain")
+    )
+    assert ours <= 1.2 * plain
+
+
 def test_huge_logits(back_end: str) -> None:
     inputs = sample(RAGGED, finest(back_end))
     inputs[0][:, :, :, :2] *= 1e6
