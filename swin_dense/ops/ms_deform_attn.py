@@ -6,10 +6,12 @@ L maps (levels), P points in each.
 
 import operator
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from swin_dense.ops import reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
@@ -95,7 +97,7 @@ def ms_deform_attn(
         attention_weights: (B, Q, N, L, P), usually adding up to 1 over the last two axes.
     """
     if not isinstance(spatial_shapes, Tensor):
-        spatial_shapes = _as_tensor(spatial_shapes, value.device)
+        spatial_shapes = _as_tensor(spatial_shapes, value)
     _check(value, spatial_shapes, sampling_locations, attention_weights)
     refuse_forward_mode("ms_deform_attn", value, sampling_locations, attention_weights)
     trust.look("ms_deform_attn", value)
@@ -105,17 +107,32 @@ def ms_deform_attn(
     )
 
 
-def _as_tensor(sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+def _as_tensor(sizes: Sequence[tuple[int, int]], value: Tensor) -> Tensor:
+    # A tensor that only stands for one (tracing, fake mode, torch.func) must not be kept.
+    traced = (
+        torch.compiler.is_compiling()
+        or type(value) is not Tensor
+        or torch._C._are_functorch_transforms_active()
+    )
+    make = _table.__wrapped__ if traced else _table
     try:
-        pairs = [tuple(operator.index(side) for side in size) for size in sizes]
+        pairs = tuple(tuple(operator.index(side) for side in size) for size in sizes)
         if any(len(pair) != 2 for pair in pairs):
             raise TypeError
-        return torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2)
+        return make(pairs, value.device)
     except (TypeError, RuntimeError, OverflowError):
         raise ValueError(
             "ms_deform_attn: spatial_shapes are height and width of each map, (L, 2), whole "
             f"numbers; got {sizes}. Pass e.g. [(100, 152), (50, 76)]."
         ) from None
+
+
+# A GPU would have to be waited for at every copy of sizes to it. There are as many as sizes of
+# image; each is some hundred bytes.
+@lru_cache(maxsize=4096)
+@torch.inference_mode(False)  # else an evaluation first would make tables no training can use
+def _table(pairs: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    return torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2)
 
 
 def _check(
@@ -159,7 +176,8 @@ def _check(
     }
     require_floats("ms_deform_attn", **numbers)
     require_one_device("ms_deform_attn", **numbers, spatial_shapes=spatial_shapes)
-    if value.device.type == "cpu" and not torch.compiler.is_compiling():
+    traced = torch.compiler.is_compiling() or isinstance(spatial_shapes, FakeTensor)
+    if value.device.type == "cpu" and not traced:
         sizes = spatial_shapes.tolist()
         positions = sum(height * width for height, width in sizes)
         if positions != keys or any(side < 0 for size in sizes for side in size):

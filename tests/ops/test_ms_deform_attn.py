@@ -9,6 +9,7 @@ import pytest
 import scalar_loops
 import torch
 from devices import DEVICES, needs_kernels
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_dense.ops import ms_deform_attn, reference
 
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.plain
 
 SIZES = [(5, 7), (3, 2), (0, 4), (1, 1)]  # one map is empty, one a single position
 op = torch.ops.swin_dense.ms_deform_attn
+# The name of the package's function hides that of its module.
+front = sys.modules["swin_dense.ops.ms_deform_attn"]
 
 
 def sample(
@@ -233,6 +236,41 @@ def test_views_and_plain_sizes(device):
     assert torch.equal(ms_deform_attn(value, sizes, *wide), out)
     with torch.autocast(device, torch.bfloat16):
         assert torch.equal(ms_deform_attn(value, sizes, locations, weights), out)
+
+
+@pytest.fixture
+def table():
+    front._table.cache_clear()
+    yield front._table
+    front._table.cache_clear()
+
+
+def test_sizes_are_copied_to_a_device_once(table, monkeypatch):
+    value, sizes, locations, weights = sample(dtype=torch.float32)
+    out = ms_deform_attn(value, sizes, locations, weights)
+    with torch.inference_mode():
+        assert torch.equal(ms_deform_attn(value, SIZES, locations, weights), out)
+    assert table.cache_info().currsize == 1
+    monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("another copy"))
+    leaf = value.clone().requires_grad_()  # what an evaluation has kept can be saved for it
+    ms_deform_attn(leaf, [list(size) for size in SIZES], locations, weights).sum().backward()
+    assert table.cache_info().hits == 1
+
+
+def test_a_traced_call_keeps_no_sizes(table):
+    value, _, locations, weights = sample(dtype=torch.float32)
+    with FakeTensorMode() as mode:
+        fake = [mode.from_tensor(x) for x in (value, locations, weights)]
+        assert ms_deform_attn(fake[0], SIZES, *fake[1:]).shape == (2, 9, 30)
+    assert table.cache_info().currsize == 0
+    with pytest.raises(RuntimeError, match="functorch"):
+        torch.func.grad(lambda x: ms_deform_attn(x, SIZES, locations, weights).sum())(value)
+    assert table.cache_info().currsize == 0
+    torch._dynamo.reset()
+    compiled = torch.compile(ms_deform_attn, fullgraph=True, backend="aot_eager")
+    out = compiled(value, SIZES, locations, weights)
+    assert table.cache_info().currsize == 0
+    assert torch.equal(ms_deform_attn(value, SIZES, locations, weights), out)
 
 
 def test_compiles_whole():
