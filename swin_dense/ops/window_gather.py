@@ -94,8 +94,12 @@ def _gathered(
     if batch == 0:  # as empty as the answer, and differentiable
         return qkv[:, :, :, 2].flatten(-2) + 0 * (bias.sum() + pad_qkv.sum() + scale.sum())
 
-    # A tensor that only stands for one (tracing, fake mode) must not be kept for the next call.
-    traced = torch.compiler.is_compiling() or type(qkv) is not Tensor
+    # A tensor that only stands for one (tracing, fake mode, torch.func) must not be kept.
+    traced = (
+        torch.compiler.is_compiling()
+        or type(qkv) is not Tensor
+        or torch._C._are_functorch_transforms_active()
+    )
     lookup = _addresses.__wrapped__ if traced else _addresses
     at = lookup(height, width, heads, window, shift, qkv.device)
 

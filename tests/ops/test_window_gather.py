@@ -34,6 +34,16 @@ def test_a_traced_call_leaves_nothing_behind() -> None:
     assert window_gather._addresses.cache_info().currsize == 0
 
 
+def test_a_transformed_call_leaves_nothing_behind() -> None:
+    window_gather._addresses.cache_clear()
+    qkv, *rest = sample(RAGGED)
+    by_qkv = torch.func.grad(lambda x: attend([x, *rest], RAGGED, back_end="sdpa").sum())(qkv)
+    assert window_gather._addresses.cache_info().currsize == 0
+    leaf = qkv.requires_grad_()
+    attend([leaf, *rest], RAGGED, back_end="sdpa").sum().backward()
+    torch.testing.assert_close(by_qkv, leaf.grad)
+
+
 def test_exports_for_all_sizes_of_more_than_one_window() -> None:
     class Attend(torch.nn.Module):
         def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
