@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from cuda_on_cpu import gradient_of, kernels, library
+from test_roi_align import assert_on_the_borders
 from torch import Tensor
 
 from swin_dense.ops import reference
@@ -231,6 +232,12 @@ def test_roi_align_means_the_reference(take_max, dtype, cuda):
     torch.testing.assert_close(
         cuda.roi_align_backward(grad, *rest), reference.roi_align_backward(grad, *rest)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("take_max", [False, True])
+def test_roi_align_on_the_borders(take_max, dtype, cuda):
+    assert_on_the_borders(cuda.roi_align, cuda.roi_align_backward, take_max, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -70,6 +70,39 @@ def test_backward_means_the_loops(ratio, path, device):
     torch.testing.assert_close(grad.cpu(), expected)
 
 
+def assert_on_the_borders(forward, backward, take_max, dtype, device="cpu"):
+    """Samples on -1, on the size, and as near as their dtype can tell: in the map, or worth 0."""
+    number = functools.partial(torch.tensor, dtype=dtype, device=device)
+    low, far = number(-1.0), number(50.0)
+    for axis, size in ((1, 5), (0, 7)):
+        high = number(float(size))
+        at = [low, low.nextafter(-far), low.nextafter(far)]
+        at += [high, high.nextafter(far), high.nextafter(-far)]
+        # A box of no size has its one sample at its corner, 0.5 before where it begins.
+        rois = torch.zeros(6, 5, dtype=dtype, device=device)
+        rois[:, 1:] = 2.5
+        rois[:, 1 + axis] = rois[:, 3 + axis] = torch.stack(at) + 0.5
+        assert torch.equal(rois[:, 1 + axis] - 0.5, torch.stack(at))
+        features = torch.full((1, 2, 5, 7), 3.0, dtype=dtype, device=device)
+        rest = (1, 1, 1.0, 1, take_max, True)
+        out, *argmax = forward(features, rois, *rest)
+        expected = number([3.0, 0, 3, 3, 0, 3])
+        assert torch.equal(out, expected[:, None, None, None].expand(6, 2, 1, 1))
+        grad = number([1.0, 2, 4, 8, 16, 32])[:, None, None, None].expand(6, 2, 1, 1)
+        back = backward(grad, rois, *argmax, *features.shape, *rest[2:])
+        edges = back[0, 0, :, 2] if axis == 1 else back[0, 0, 2]
+        assert back[0, 0].sum() == back[0, 1].sum() == edges.sum() == 45
+        torch.testing.assert_close(edges[[0, -1]], number([5.0, 40]))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("take_max", [False, True])
+@pytest.mark.parametrize("ops", [torch.ops.swin_dense, reference])
+def test_on_the_borders(ops, take_max, dtype, device):
+    assert_on_the_borders(ops.roi_align, ops.roi_align_backward, take_max, dtype, device)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("mode", ["avg", "max"])

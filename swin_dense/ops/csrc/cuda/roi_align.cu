@@ -46,8 +46,10 @@ __device__ Sample<A> locate(A coordinate, int64_t size) {
   return {low, high, high > low ? clamped - A(low) : A(0)};
 }
 
-__device__ inline bool inside(double coordinate, int64_t size) {
-  return size > 0 && coordinate >= -1.0 && coordinate <= static_cast<double>(size);
+// In the type of the coordinate: float64 is slow on most cards.
+template <class A>
+__device__ bool inside(A coordinate, int64_t size) {
+  return size > 0 && coordinate >= A(-1) && coordinate <= A(size);
 }
 
 // One bin along one axis: sample s lies at origin + (s + 0.5) * bin / grid.
