@@ -7,13 +7,16 @@ from swin_dense.ops import reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 
 torch.library.define(
-    "swin_dense::nms", "(Tensor boxes, Tensor scores, float iou_threshold, int offset) -> Tensor"
+    "swin_dense::nms",
+    "(Tensor boxes, Tensor scores, float iou_threshold, int offset, Tensor? labels=None) -> Tensor",
 )
 torch.library.impl("swin_dense::nms", "CompositeExplicitAutograd", reference.nms)
 
 
 @torch.library.register_fake("swin_dense::nms")
-def _fake(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+def _fake(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int, labels: Tensor | None = None
+) -> Tensor:
     trust.look("nms", boxes)
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)
 
@@ -36,17 +39,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     """
     check_boxes("nms", boxes, scores, offset)
     check_threshold("nms", iou_threshold)
-    dtype = torch.promote_types(boxes.dtype, scores.dtype)
-    boxes = boxes.detach().to(dtype)
-    trust.look("nms", boxes)
-    return torch.ops.swin_dense.nms(boxes, scores.detach().to(dtype), float(iou_threshold), offset)
+    return _call(boxes, scores, iou_threshold, offset, None)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """`nms` within each label: boxes of different labels never drop one another.
 
-    One call per label on the boxes as they are, instead of one call on boxes moved apart: exact
-    for any coordinates, negative ones included.
+    One pass over all boxes as they are, instead of one over boxes moved apart: exact for any
+    coordinates, negative ones included. On CUDA the host waits once, as for `nms`.
 
     Args:
         boxes: (N, 4) as x1, y1, x2, y2.
@@ -65,12 +65,18 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
             f"{tuple(labels.shape)} and {labels.dtype} for boxes of shape {tuple(boxes.shape)}. "
             "Pass class indices, e.g. labels.long()."
         )
-    by_label, order = labels.to(boxes.device).sort(stable=True)
-    sizes = by_label.unique_consecutive(return_counts=True)[1].tolist()
-    parts = [part[nms(boxes[part], scores[part], iou_threshold)] for part in order.split(sizes)]
-    kept = torch.cat(parts).sort().values if parts else order
-    rank = scores[kept].masked_fill(scores[kept].isnan(), float("-inf"))
-    return kept[rank.sort(descending=True, stable=True).indices]
+    return _call(boxes, scores, iou_threshold, 0, labels.to(boxes.device, torch.long))
+
+
+def _call(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int, labels: Tensor | None
+) -> Tensor:
+    dtype = torch.promote_types(boxes.dtype, scores.dtype)
+    boxes = boxes.detach().to(dtype)
+    trust.look("nms", boxes)
+    return torch.ops.swin_dense.nms(
+        boxes, scores.detach().to(dtype), float(iou_threshold), offset, labels
+    )
 
 
 def check_boxes(op: str, boxes: Tensor, scores: Tensor, offset: int) -> None:

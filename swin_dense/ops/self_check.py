@@ -228,11 +228,15 @@ def _deformable(backward: bool) -> Callable[..., list[Any]]:
     return make
 
 
-def _suppression(generator: torch.Generator, dtype: torch.dtype) -> list[Any]:
-    corner = torch.randint(0, 40, (301, 2), generator=generator)
-    side = torch.randint(1, 30, (301, 2), generator=generator)
-    scores = torch.randint(0, 50, (301,), generator=generator)  # many are equal
-    return [torch.cat([corner, corner + side], 1).to(dtype), scores.to(dtype), 0.5, 0]
+def _suppression(labels: int | None) -> Callable[..., list[Any]]:
+    def make(generator: torch.Generator, dtype: torch.dtype) -> list[Any]:
+        corner = torch.randint(0, 40, (301, 2), generator=generator)
+        side = torch.randint(1, 30, (301, 2), generator=generator)
+        scores = torch.randint(0, 50, (301,), generator=generator)  # many are equal
+        of = None if labels is None else torch.randint(labels, (301,), generator=generator)
+        return [torch.cat([corner, corner + side], 1).to(dtype), scores.to(dtype), 0.5, 0, of]
+
+    return make
 
 
 def _pooling(backward: bool, take_max: bool = False) -> Callable[..., list[Any]]:
@@ -290,7 +294,8 @@ CASES = (
         "ms_deform_attn", "ms_deform_attn_backward", "three levels", _deformable(True),
         equal_bits=False,
     ),
-    Case("nms", "nms", "301 boxes, equal scores", _suppression, exact=True),
+    Case("nms", "nms", "301 boxes, equal scores", _suppression(None), exact=True),
+    Case("nms", "nms", "301 boxes of 3 labels", _suppression(3), exact=True),
     Case("roi_align", "roi_align", "means", _pooling(False)),
     Case("roi_align", "roi_align", "maxima", _pooling(False, take_max=True)),
     Case("roi_align", "roi_align_backward", "means", _pooling(True), equal_bits=False),

@@ -248,8 +248,9 @@ def test_nms_means_the_reference(count, dtype, cuda):
     boxes = torch.cat([corners, corners + 5 + torch.rand(count, 2, generator=random) * 20], 1)
     scores = torch.randperm(count, generator=random).to(dtype)
     for threshold in (0.0, 0.3, 0.7):
-        arguments = (boxes.to(dtype), scores, threshold, 1)
-        assert cuda.nms(*arguments).tolist() == reference.nms(*arguments).tolist()
+        for labels in (None, torch.arange(2 * count)[::2] % 3 - 1, torch.arange(count)):
+            arguments = (boxes.to(dtype), scores, threshold, 1, labels)
+            assert cuda.nms(*arguments).tolist() == reference.nms(*arguments).tolist()
 
 
 @pytest.mark.parametrize(

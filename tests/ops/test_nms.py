@@ -2,6 +2,7 @@ import pytest
 import scalar_loops
 import torch
 from devices import DEVICES, needs_kernels
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from swin_dense.ops import batched_nms, nms, reference
 
@@ -19,6 +20,22 @@ def sample(count, device="cpu", dtype=torch.float32, seed=0):
     return boxes.to(device, dtype), scores.to(device, dtype)
 
 
+def by_reference(boxes, scores, labels, threshold):
+    return reference.nms(boxes, scores, threshold, 0, labels)
+
+
+class Counter(TorchDispatchMode):
+    """Notes the ops that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("path", [nms, reference.nms])
 @pytest.mark.parametrize("offset", [0, 1])
@@ -34,6 +51,8 @@ def test_means_the_loops(threshold, offset, path, device):
 def test_registration(device):
     boxes, scores = sample(13, device)
     torch.library.opcheck(torch.ops.swin_dense.nms, (boxes, scores, 0.5, 0))
+    labels = torch.arange(13, device=device) % 3
+    torch.library.opcheck(torch.ops.swin_dense.nms, (boxes, scores, 0.5, 0, labels))
 
 
 @needs_kernels
@@ -116,17 +135,47 @@ def test_mixed_dtypes_gradients_and_autocast_change_nothing():
         assert torch.equal(reference.nms(boxes, scores, 0.5, 0), expected)
 
 
-def test_batched_is_one_call_per_label():
-    boxes, scores = sample(211)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("path", [batched_nms, by_reference])
+def test_batched_is_one_call_per_label(path, device):
+    boxes, scores = sample(211, device)
     boxes -= 50  # a trick with shifted boxes would mix the labels up here
-    labels = torch.randint(-2, 5, (211,), generator=torch.Generator().manual_seed(1))
-    kept = batched_nms(boxes, scores, labels, 0.3)
+    scores = (scores * 8).round()  # with equal ones in every label
+    boxes[17, 2], scores[[5, 6, 40]] = torch.nan, torch.nan
+    labels = torch.randint(-2, 5, (211,), generator=torch.Generator().manual_seed(1)).to(device)
+    kept = path(boxes, scores, labels, 0.3)
     expected = []
     for label in range(-2, 5):
         here = (labels == label).nonzero()[:, 0]
         expected += [int(here[i]) for i in scalar_loops.nms(boxes[here], scores[here], 0.3, 0)]
-    assert kept.tolist() == sorted(expected, key=lambda i: (-scores[i].item(), i))
+    rank = scores.nan_to_num(-torch.inf).tolist()
+    assert kept.tolist() == sorted(expected, key=lambda i: (-rank[i], i))
     assert len(kept) > len(nms(boxes, scores, 0.3))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 33, 513, 1999])
+def test_kernel_is_the_reference_with_labels(count, dtype):
+    """Labels of one box, of whole blocks, of more than one."""
+    boxes, scores = sample(count, dtype=dtype)
+    random = torch.Generator().manual_seed(2)
+    labels = torch.rand(count, generator=random).mul(4).exp().long() * 7 - 50
+    labels[: count // 2] = 3
+    strided = labels.repeat_interleave(2)[::2]
+    for threshold in (0.0, 0.5):
+        kept = by_reference(boxes, scores, labels, threshold)
+        assert torch.equal(batched_nms(boxes, scores, strided, threshold), kept)
+        assert torch.equal(batched_nms(boxes, scores, labels.short(), threshold), kept)
+
+
+def test_batched_is_one_call(monkeypatch):
+    boxes, scores = sample(7)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda _: pytest.fail("waits for a device"))
+    with Counter() as counter:
+        batched_nms(boxes, scores, torch.arange(7), 0.5)
+    assert counter.calls.count("swin_dense.nms.default") == 1
+    assert not {"aten._local_scalar_dense.default", "aten.nonzero.default"} & set(counter.calls)
 
 
 BOXES, SCORES = sample(6)

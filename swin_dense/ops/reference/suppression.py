@@ -7,14 +7,20 @@ _BLOCK = 256  # boxes that nms settles at a time
 _BEATEN = 8192  # boxes that nms holds against these at a time
 
 
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+def nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int, labels: Tensor | None = None
+) -> Tensor:
     boxes = boxes.to(sum_dtype(boxes.dtype))
     ranked = scores.masked_fill(scores.isnan(), float("-inf"))
-    left = ranked.sort(descending=True, stable=True).indices  # not settled yet, best first
+    order = ranked.sort(descending=True, stable=True).indices
+    # Not settled yet: label after label, best first.
+    left = order if labels is None else order[labels[order].sort(stable=True).indices]
     kept = [left[:0]]
     while len(left):
         block, left = left[:_BLOCK], left[_BLOCK:]
         beats = (overlap(boxes[block], boxes[block], offset) > iou_threshold).triu(1)
+        if labels is not None:
+            beats &= labels[block, None] == labels[block]
         # A box stays if no box that stays beats it; right after at most one round per box, and
         # in practice after a few.
         stays = torch.ones_like(block, dtype=torch.bool)
@@ -23,14 +29,25 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
             if torch.equal(now, stays):
                 break
             stays = now
+        rivals = left
+        if labels is not None:  # beyond the block, only its last label goes on
+            last = labels[block[-1]]
+            rivals = left[labels[left] == last]
+        left = left[len(rivals) :]
         block = block[stays]
         kept.append(block)
+        if labels is not None:
+            block = block[labels[block] == last]
         beaten = [
             (overlap(boxes[block], boxes[some], offset) > iou_threshold).any(0)
-            for some in left.split(_BEATEN)
+            for some in rivals.split(_BEATEN)
         ]
-        left = left[~torch.cat(beaten)]
-    return torch.cat(kept)
+        left = torch.cat([rivals[~torch.cat(beaten)], left])
+    if labels is None:
+        return torch.cat(kept)
+    stays = torch.zeros_like(order, dtype=torch.bool)
+    stays[torch.cat(kept)] = True
+    return order[stays[order]]
 
 
 def soft_nms(

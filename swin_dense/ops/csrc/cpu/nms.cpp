@@ -1,8 +1,9 @@
 // Non-maximum suppression on the CPU; the meaning is reference.nms.
 //
 // Boxes are taken in the order of their scores, a block at a time. A block is settled within
-// itself, then its survivors are held against all later boxes, which are packed anew. Compiled
-// without contraction (setup.py): the overlap has to round exactly as in the reference.
+// itself, then its survivors are held against all later boxes, which are packed anew. With labels
+// this is done for the boxes of each by themselves. Compiled without contraction (setup.py): the
+// overlap has to round exactly as in the reference.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -12,6 +13,8 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "vector_level.h"
@@ -25,20 +28,20 @@ using torch::stable::Tensor;
 constexpr int64_t kBlock = 256;
 constexpr int64_t kTile = 32;  // boxes that are tested together, all coordinates in registers
 
-// Boxes in structure-of-arrays form, padded to whole tiles by boxes that overlap nothing.
+// Boxes in structure-of-arrays form, padded to whole tiles; nobody reads what comes of the padding.
 template <class A>
 struct Boxes {
   std::vector<A> x1, y1, x2, y2, area;
-  std::vector<int64_t> index;
+  std::vector<int64_t> rank;  // by score, among all boxes
 
   void resize(int64_t count) {
     const int64_t padded = (count + kTile - 1) / kTile * kTile;
-    for (auto* v : {&x1, &y1, &x2, &y2, &area}) v->resize(padded, A(0));
-    index.resize(padded, -1);
+    for (auto* v : {&x1, &y1, &x2, &y2, &area}) v->resize(padded);
+    rank.resize(padded);
   }
   void move(int64_t from, int64_t to) {
     x1[to] = x1[from], y1[to] = y1[from], x2[to] = x2[from], y2[to] = y2[from];
-    area[to] = area[from], index[to] = index[from];
+    area[to] = area[from], rank[to] = rank[from];
   }
 };
 
@@ -113,37 +116,45 @@ View<A> view(const Boxes<A>& b, int64_t from) {
           b.area.data() + from};
 }
 
-template <class T, class A>
-std::vector<int64_t> suppress(const Tensor& boxes, const Tensor& scores, A threshold, A offset) {
-  int64_t count = boxes.size(0);
-  const auto* data = static_cast<const T*>(boxes.const_data_ptr());
-  const int64_t row = boxes.stride(0), column = boxes.stride(1);
-  const auto order =
-      by_score<A>(static_cast<const T*>(scores.const_data_ptr()), count, scores.stride(0));
+// Ranks by score, run after run of those that may suppress one another.
+struct Runs {
+  std::vector<int64_t> ranks, ends;
+};
 
-  Boxes<A> left;  // what is not settled yet, best first
-  left.resize(count);
-  for (int64_t i = 0; i < count; ++i) {
-    const T* box = data + order[i] * row;
-    const A x1 = static_cast<A>(box[0]), y1 = static_cast<A>(box[column]);
-    const A x2 = static_cast<A>(box[2 * column]), y2 = static_cast<A>(box[3 * column]);
-    left.x1[i] = x1, left.y1[i] = y1, left.x2[i] = x2, left.y2[i] = y2;
-    left.area[i] = (x2 - x1 + offset) * (y2 - y1 + offset);
-    left.index[i] = order[i];
+Runs by_label(const std::vector<int64_t>& order, const std::optional<Tensor>& labels) {
+  const auto count = static_cast<int64_t>(order.size());
+  Runs runs{std::vector<int64_t>(count), {}};
+  std::iota(runs.ranks.begin(), runs.ranks.end(), int64_t(0));
+  if (!labels.has_value()) {
+    runs.ends.push_back(count);
+    return runs;
   }
+  const int64_t* data = labels->const_data_ptr<int64_t>();
+  const int64_t stride = labels->stride(0);
+  std::vector<std::pair<int64_t, int64_t>> keys(count);
+  for (int64_t i = 0; i < count; ++i) keys[i] = {data[order[i] * stride], i};
+  std::sort(keys.begin(), keys.end());
+  for (int64_t i = 0; i < count; ++i) {
+    runs.ranks[i] = keys[i].second;
+    if (i + 1 == count || keys[i].first != keys[i + 1].first) runs.ends.push_back(i + 1);
+  }
+  return runs;
+}
 
-  std::vector<int64_t> kept;
+// Sets stays[rank] of the boxes that are kept; `left` holds them, best first, with their ranks.
+template <class A>
+void suppress(Boxes<A>& left, int64_t count, A threshold, A offset, uint8_t* stays) {
   std::vector<uint8_t> dead;
   Boxes<A> survivors;
   while (count > 0) {
     const int64_t block = std::min(kBlock, count);
     const int64_t padded = (count + kTile - 1) / kTile * kTile;
     dead.assign(padded, 0);
-    survivors.resize(kBlock);
+    survivors.resize(block);
     int64_t survived = 0;
     for (int64_t i = 0; i < block; ++i) {
       if (dead[i]) continue;
-      kept.push_back(left.index[i]);
+      stays[left.rank[i]] = 1;
       survivors.x1[survived] = left.x1[i], survivors.y1[survived] = left.y1[i];
       survivors.x2[survived] = left.x2[i], survivors.y2[survived] = left.y2[i];
       survivors.area[survived++] = left.area[i];
@@ -151,6 +162,7 @@ std::vector<int64_t> suppress(const Tensor& boxes, const Tensor& scores, A thres
       vectorised<Suppress<A>>(view(left, i), int64_t(1), view(left, 0), dead.data(),
                               i / kTile * kTile, end, threshold, offset);
     }
+    if (block == count) return;
     const int64_t first = block / kTile, last = padded / kTile;
     const int64_t grain = 1 + (1 << 17) / (kTile * std::max<int64_t>(survived, 1));
     torch::stable::parallel_for(first, last, grain, [&](int64_t begin, int64_t end) {
@@ -163,27 +175,66 @@ std::vector<int64_t> suppress(const Tensor& boxes, const Tensor& scores, A thres
     }
     count = remaining;
   }
+}
+
+template <class T, class A>
+std::vector<int64_t> keep(const Tensor& boxes, const Tensor& scores,
+                          const std::optional<Tensor>& labels, A threshold, A offset) {
+  const int64_t count = boxes.size(0);
+  const auto* data = static_cast<const T*>(boxes.const_data_ptr());
+  const int64_t row = boxes.stride(0), column = boxes.stride(1);
+  const auto order =
+      by_score<A>(static_cast<const T*>(scores.const_data_ptr()), count, scores.stride(0));
+  const Runs runs = by_label(order, labels);
+
+  std::vector<uint8_t> stays(count, 0);
+  Boxes<A> left;
+  int64_t begin = 0;
+  for (const int64_t end : runs.ends) {
+    left.resize(end - begin);
+    for (int64_t i = 0; i < end - begin; ++i) {
+      const int64_t rank = runs.ranks[begin + i];
+      const T* box = data + order[rank] * row;
+      const A x1 = static_cast<A>(box[0]), y1 = static_cast<A>(box[column]);
+      const A x2 = static_cast<A>(box[2 * column]), y2 = static_cast<A>(box[3 * column]);
+      left.x1[i] = x1, left.y1[i] = y1, left.x2[i] = x2, left.y2[i] = y2;
+      left.area[i] = (x2 - x1 + offset) * (y2 - y1 + offset);
+      left.rank[i] = rank;
+    }
+    suppress(left, end - begin, threshold, offset, stays.data());
+    begin = end;
+  }
+
+  std::vector<int64_t> kept;
+  for (int64_t rank = 0; rank < count; ++rank) {
+    if (stays[rank]) kept.push_back(order[rank]);
+  }
   return kept;
 }
 
-Tensor nms(const Tensor boxes, const Tensor scores, double iou_threshold, int64_t offset) {
+Tensor nms(const Tensor boxes, const Tensor scores, double iou_threshold, int64_t offset,
+           const std::optional<Tensor> labels) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && scores.dim() == 1 &&
                       scores.size(0) == boxes.size(0) &&
                       scores.scalar_type() == boxes.scalar_type(),
                   "nms: boxes (N, 4) and scores (N,) of one dtype are needed.");
+  STD_TORCH_CHECK(!labels.has_value() ||
+                      (labels->dim() == 1 && labels->size(0) == boxes.size(0) &&
+                       labels->scalar_type() == ScalarType::Long),
+                  "nms: labels are (N,), int64.");
   std::vector<int64_t> kept;
   switch (boxes.scalar_type()) {
     case ScalarType::Double:
-      kept = suppress<double, double>(boxes, scores, iou_threshold, double(offset));
+      kept = keep<double, double>(boxes, scores, labels, iou_threshold, double(offset));
       break;
     case ScalarType::Float:
-      kept = suppress<float, float>(boxes, scores, float(iou_threshold), float(offset));
+      kept = keep<float, float>(boxes, scores, labels, float(iou_threshold), float(offset));
       break;
     case ScalarType::Half:
-      kept = suppress<c10::Half, float>(boxes, scores, float(iou_threshold), float(offset));
+      kept = keep<c10::Half, float>(boxes, scores, labels, float(iou_threshold), float(offset));
       break;
     case ScalarType::BFloat16:
-      kept = suppress<c10::BFloat16, float>(boxes, scores, float(iou_threshold), float(offset));
+      kept = keep<c10::BFloat16, float>(boxes, scores, labels, float(iou_threshold), float(offset));
       break;
     default:
       STD_TORCH_CHECK(false, "nms: boxes must be float64, float32, float16 or bfloat16.");

@@ -2,8 +2,9 @@
 //
 // Boxes are taken by decreasing score, kRows at a time: one kernel writes, for each of these rows,
 // a bit per later box that it would suppress; a second kernel of one block walks the rows in order
-// and keeps or drops them. The host waits once, for the number of boxes kept. Compiled without
-// contraction (setup.py): the overlap has to round exactly as in the reference.
+// and keeps or drops them. Boxes of different labels never get such a bit. The host waits once, for
+// the number of boxes kept. Compiled without contraction (setup.py): the overlap has to round
+// exactly as in the reference.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -23,19 +24,22 @@ using torch::stable::Tensor;
 constexpr int kBits = 64;      // boxes per word of the bit map
 constexpr int64_t kRows = 4096;  // rows whose words are held at a time
 
-// (row, word): the bits of the boxes of that word which come later and overlap the row's box.
+// (row, word): the bits of the boxes of that word which come later, overlap the row's box and have
+// its label, if there are any (else null).
 template <class A>
-__global__ void mark(const A* boxes, const int64_t* order, int64_t count, int64_t first_row,
-                     int64_t words, A threshold, A offset, uint64_t* marks) {
+__global__ void mark(const A* boxes, const int64_t* labels, const int64_t* order, int64_t count,
+                     int64_t first_row, int64_t words, A threshold, A offset, uint64_t* marks) {
   const int64_t word = blockIdx.x, row_block = blockIdx.y;
   const int64_t row = first_row + row_block * kBits + threadIdx.x;
   __shared__ A others[kBits * 5];
+  __shared__ int64_t labels_of_others[kBits];
   const int64_t mine = word * kBits + threadIdx.x;
   if (mine < count) {
     const A* box = boxes + order[mine] * 4;
     A* to = others + threadIdx.x * 5;
     to[0] = box[0], to[1] = box[1], to[2] = box[2], to[3] = box[3];
     to[4] = (box[2] - box[0] + offset) * (box[3] - box[1] + offset);
+    labels_of_others[threadIdx.x] = labels == nullptr ? 0 : labels[order[mine]];
   }
   __syncthreads();
   if (row >= count) return;
@@ -44,6 +48,7 @@ __global__ void mark(const A* boxes, const int64_t* order, int64_t count, int64_
     const A* box = boxes + order[row] * 4;
     const A x1 = box[0], y1 = box[1], x2 = box[2], y2 = box[3];
     const A area = (x2 - x1 + offset) * (y2 - y1 + offset);
+    const int64_t label = labels == nullptr ? 0 : labels[order[row]];
     const int64_t left = count - word * kBits;
     const int end = left < kBits ? static_cast<int>(left) : kBits;
     for (int j = 0; j < end; ++j) {
@@ -54,7 +59,8 @@ __global__ void mark(const A* boxes, const int64_t* order, int64_t count, int64_
       w = w > A(0) ? w : A(0), h = h > A(0) ? h : A(0);
       const A inter = w * h;
       const bool close = inter / (area + other[4] - inter) > threshold;
-      if (close && word * kBits + j > row) bits |= uint64_t(1) << j;
+      const bool rivals = labels_of_others[j] == label && word * kBits + j > row;
+      if (close && rivals) bits |= uint64_t(1) << j;
     }
   }
   marks[(row - first_row) * words + word] = bits;
@@ -118,7 +124,8 @@ Tensor by_score(const Tensor& scores) {
 }
 
 template <class A>
-Tensor suppress(const Tensor& boxes, const Tensor& scores, A threshold, A offset) {
+Tensor suppress(const Tensor& boxes, const Tensor& scores, const int64_t* labels, A threshold,
+                A offset) {
   const int64_t count = boxes.size(0), words = (count + kBits - 1) / kBits;
   const cudaStream_t stream = current_stream(boxes);
   const Tensor order = by_score(scores);
@@ -133,7 +140,7 @@ Tensor suppress(const Tensor& boxes, const Tensor& scores, A threshold, A offset
     const auto row_blocks = static_cast<unsigned>((rows + kBits - 1) / kBits);
     const dim3 grid(static_cast<unsigned>(words), row_blocks);
     auto* words_of_rows = reinterpret_cast<uint64_t*>(marks.mutable_data_ptr<int64_t>());
-    mark<A><<<grid, kBits, 0, stream>>>(static_cast<const A*>(boxes.const_data_ptr()),
+    mark<A><<<grid, kBits, 0, stream>>>(static_cast<const A*>(boxes.const_data_ptr()), labels,
                                         order.const_data_ptr<int64_t>(), count, first, words,
                                         threshold, offset, words_of_rows);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -148,19 +155,27 @@ Tensor suppress(const Tensor& boxes, const Tensor& scores, A threshold, A offset
   return torch::stable::clone(torch::stable::narrow(kept, 0, 0, size));
 }
 
-Tensor nms(const Tensor boxes, const Tensor scores, double iou_threshold, int64_t offset) {
+Tensor nms(const Tensor boxes, const Tensor scores, double iou_threshold, int64_t offset,
+           const std::optional<Tensor> labels_) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && scores.dim() == 1 &&
                       scores.size(0) == boxes.size(0) &&
                       scores.scalar_type() == boxes.scalar_type(),
                   "nms: boxes (N, 4) and scores (N,) of one dtype are needed.");
+  STD_TORCH_CHECK(!labels_.has_value() ||
+                      (labels_->dim() == 1 && labels_->size(0) == boxes.size(0) &&
+                       labels_->scalar_type() == ScalarType::Long),
+                  "nms: labels are (N,), int64.");
   const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
   if (boxes.size(0) == 0) return torch::stable::new_empty(boxes, {0}, ScalarType::Long);
+  std::optional<Tensor> dense;
+  if (labels_.has_value()) dense = torch::stable::contiguous(*labels_);
+  const int64_t* labels = dense.has_value() ? dense->const_data_ptr<int64_t>() : nullptr;
   if (boxes.scalar_type() == ScalarType::Double) {
-    return suppress<double>(torch::stable::contiguous(boxes), scores, iou_threshold,
+    return suppress<double>(torch::stable::contiguous(boxes), scores, labels, iou_threshold,
                             double(offset));
   }
   const Tensor exact = torch::stable::to(boxes, ScalarType::Float);
-  return suppress<float>(torch::stable::contiguous(exact), scores, float(iou_threshold),
+  return suppress<float>(torch::stable::contiguous(exact), scores, labels, float(iou_threshold),
                          float(offset));
 }
 
