@@ -8,6 +8,7 @@ import torch
 from devices import needs_kernels
 from test_window_attention import threads  # noqa: F401  a fixture
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from swin_dense.ops import extension, reference
 
@@ -181,6 +182,41 @@ def test_no_number_stays_in_its_place(number: float, wide, narrow, path) -> None
         odd = (before != after).nonzero().tolist()
         assert odd == (whole_row if i in (0, 5) else [[66, 17]]), i
         assert not after[66, 17].isfinite(), i
+
+
+def test_no_map_lies_between_in_plain_torch() -> None:
+    """But for layer norm, which torch cannot write where it should be, and for other dtypes."""
+    x, to, out, active, factor = (draw(64, 37, seed=i) for i in range(5))
+    factor = factor[:, :1]
+    calls: dict[str, tuple] = {
+        "gelu_rows": (x, None, out),
+        "gelu_rows_backward": (to, x, None, active, out),
+        "add_rows": (to, x, None, factor, out),
+        "scale_rows": (x, factor, out),
+    }
+    for name, arguments in calls.items():
+        with Maps(x, to, out, active) as maps:
+            getattr(reference, name)(*arguments)
+        assert maps.made == 0, name
+    with Maps(x, to, out) as maps:
+        reference.norm_rows_backward(x, x, draw(37), EPS, to, out)
+    assert maps.made == 2  # the norm, for its mean and deviation, and the gradient before `to`
+
+
+class Maps(TorchDispatchMode):
+    """Counts what torch makes of the size of a map beside those that are there."""
+
+    def __init__(self, *there: Tensor) -> None:
+        super().__init__()
+        self.size, self.there = there[0].shape, {x.data_ptr() for x in there}
+        self.made = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        for x in results if isinstance(results, tuple) else [results]:
+            if isinstance(x, Tensor) and x.shape == self.size:
+                self.made += x.data_ptr() not in self.there
+        return results
 
 
 @needs_kernels
