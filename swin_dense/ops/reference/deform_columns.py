@@ -3,8 +3,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from swin_dense.ops.reference.bilinear import sample, sample_backward
-from swin_dense.ops.reference.precision import sum_dtype
+from swin_dense.ops.reference.bilinear import sum_samples, sum_samples_backward
 
 
 def deform_columns(
@@ -31,11 +30,11 @@ def deform_columns(
     """
     with torch.autocast(input.device.type, enabled=False):
         y, x = _places(offset, kernel_width, stride, padding, dilation)
+        size = input.shape[1:3]
         for image, run, rows in _runs(offset, first, len(out)):
-            samples = sample(_maps(input[image], offset), y[image, ..., run], x[image, ..., run])
-            if mask is not None:
-                samples = samples * mask[image].flatten(2)[:, None, :, run]
-            out[rows] = samples.flatten(0, 1).permute(2, 1, 0).to(out.dtype)
+            points = _points(image, run, y, x, mask)
+            samples = sum_samples(_maps(input[image], offset), size, *points)
+            out[rows] = samples.view(out[rows].shape).to(out.dtype)
 
 
 def deform_columns_backward(
@@ -55,18 +54,18 @@ def deform_columns_backward(
     """Adds to `grad_input`; writes the others at the positions of `grad`, (P, K, C)."""
     with torch.autocast(input.device.type, enabled=False):
         y, x = _places(offset, kernel_width, stride, padding, dilation)
-        groups = offset.shape[1]
+        size = input.shape[1:3]
         for image, run, rows in _runs(offset, first, len(grad)):
-            maps = _maps(input[image], offset)
-            places = y[image, ..., run], x[image, ..., run]
-            given = grad[rows].permute(2, 1, 0).unflatten(0, (groups, -1)).to(maps.dtype)
-            if mask is not None and grad_mask is not None:
-                products = (sample(maps, *places) * given).sum(1)
-                grad_mask[image].flatten(2)[..., run] = products
-                given = given * mask[image].flatten(2)[:, None, :, run]
-            by_maps, by_y, by_x = sample_backward(given.contiguous(), maps, *places)
-            grad_input[image] += by_maps.flatten(0, 1).permute(1, 2, 0)
+            maps, points = _maps(input[image], offset), _points(image, run, y, x, mask)
+            given = grad[rows].view(1, -1, *maps.shape[2:])
+            by_maps, *by_points = sum_samples_backward(given, maps, size, *points)
+            grad_input[image] += by_maps.view(grad_input[image].shape)
+            # (1, P K, G, 1) -> (G, K, P)
+            shape = (-1, offset.shape[2], offset.shape[1])
+            by_y, by_x, by_mask = (part.reshape(shape).permute(2, 1, 0) for part in by_points)
             grad_offset[image].flatten(3)[..., run] = torch.stack([by_y, by_x], 2)
+            if grad_mask is not None:
+                grad_mask[image].flatten(2)[..., run] = by_mask
 
 
 def _places(
@@ -101,7 +100,16 @@ def _runs(offset: Tensor, first: int, count: int) -> Iterator[tuple[int, slice, 
             )
 
 
+def _points(
+    image: int, run: slice, y: Tensor, x: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, x and factor of the samples of a run: each (1, P * K, G, 1), as out has them."""
+    y, x = y[image, ..., run], x[image, ..., run]  # (G, K, P)
+    factor = torch.ones_like(y) if mask is None else mask[image].flatten(2)[..., run]
+    y, x, factor = (part.permute(2, 1, 0).flatten(0, 1)[None, ..., None] for part in (y, x, factor))
+    return y, x, factor
+
+
 def _maps(image: Tensor, offset: Tensor) -> Tensor:
-    """(H, W, C) -> (G, C / G, H, W), as sums are kept."""
-    image = image.permute(2, 0, 1).unflatten(0, (offset.shape[1], -1))
-    return image.to(sum_dtype(image.dtype)).contiguous()
+    """(H, W, C) -> (1, H W, G, C / G)."""
+    return image.flatten(0, 1).unflatten(1, (offset.shape[1], -1))[None]

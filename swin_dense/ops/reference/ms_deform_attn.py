@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from swin_dense.ops.reference.bilinear import sample, sample_backward
+from swin_dense.ops.reference.bilinear import sum_samples, sum_samples_backward
 from swin_dense.ops.reference.precision import sum_dtype
 
 
@@ -13,15 +13,13 @@ def ms_deform_attn(
     with torch.autocast(value.device.type, enabled=False):
         batch, _, heads, channels = value.shape
         queries = attention_weights.shape[1]
-        shape = (batch * heads, channels, queries)
+        shape = (batch, queries, heads, channels)
         out = value.new_zeros(shape, dtype=sum_dtype(value.dtype))
         if out.numel() and attention_weights.numel():
             for number, positions, size in _levels(spatial_shapes):
-                maps = _maps(value[:, positions], size)
-                y, x, weights = _points(sampling_locations, attention_weights, number, size)
-                out += (sample(maps, y, x) * weights[:, None]).sum(-1)
-        out = out.view(batch, heads, channels, queries).permute(0, 3, 1, 2).flatten(2)
-        return out.to(value.dtype).contiguous()
+                points = _points(sampling_locations, attention_weights, number, size)
+                out += sum_samples(value[:, positions], size, *points)
+        return out.flatten(2).to(value.dtype)
 
 
 def ms_deform_attn_backward(
@@ -40,18 +38,13 @@ def ms_deform_attn_backward(
         by_weights = torch.zeros_like(attention_weights, memory_format=dense)
         if grad.numel() == 0 or attention_weights.numel() == 0:
             return by_value, by_locations, by_weights
-        given = grad.to(sum_dtype(value.dtype)).view(batch, -1, heads, channels)
-        given = given.permute(0, 2, 3, 1).flatten(0, 1)[..., None]  # (B N, D, Q, 1)
+        given = grad.view(batch, -1, heads, channels)
         for number, positions, size in _levels(spatial_shapes):
-            maps = _maps(value[:, positions], size)
-            y, x, weights = _points(sampling_locations, attention_weights, number, size)
-            products = (sample(maps, y, x) * given).sum(1)
-            by_weights[:, :, :, number] = products.unflatten(0, (batch, heads)).transpose(1, 2)
-            back, by_y, by_x = sample_backward(given * weights[:, None], maps, y, x)
-            back = back.view(batch, heads, channels, -1).permute(0, 3, 1, 2)
-            by_value[:, positions] = back.to(value.dtype)
+            points = _points(sampling_locations, attention_weights, number, size)
+            back = sum_samples_backward(given, value[:, positions], size, *points)
+            by_maps, by_y, by_x, by_weights[:, :, :, number] = back
+            by_value[:, positions] = by_maps.to(value.dtype)
             by_points = torch.stack([by_x * size[1], by_y * size[0]], -1)
-            by_points = by_points.unflatten(0, (batch, heads)).transpose(1, 2)
             by_locations[:, :, :, number] = by_points
         return by_value, by_locations, by_weights
 
@@ -65,16 +58,10 @@ def _levels(spatial_shapes: Tensor) -> Iterator[tuple[int, slice, tuple[int, int
         start += height * width
 
 
-def _maps(part: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H W, N, D) -> (B N, D, H, W), as sums are kept."""
-    part = part.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, size)
-    return part.to(sum_dtype(part.dtype)).contiguous()
-
-
 def _points(
     locations: Tensor, weights: Tensor, number: int, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y and x of one map's points, in positions, and their weights; each (B N, Q, P)."""
-    part = locations[:, :, :, number].transpose(1, 2).flatten(0, 1)
+    """Return y and x of one map's points, in positions, and their weights; each (B, Q, N, P)."""
+    part = locations[:, :, :, number]
     y, x = part[..., 1] * size[0] - 0.5, part[..., 0] * size[1] - 0.5
-    return y, x, weights[:, :, :, number].transpose(1, 2).flatten(0, 1)
+    return y, x, weights[:, :, :, number]
