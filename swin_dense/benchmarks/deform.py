@@ -9,12 +9,12 @@ import functools
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from swin_dense import ops
 from swin_dense.benchmarks import ratios
 from swin_dense.benchmarks.ratios import Case, LeftOutError, Pair
-from swin_dense.ops.reference import bilinear
 
 STRIDES, HEADS, CHANNELS, POINTS = (8, 16, 32, 64), 8, 32, 4
 DECODER = 900
@@ -143,5 +143,13 @@ def _plain_convolution(input: Tensor, offset: Tensor, mask: Tensor, weight: Tens
     tap = torch.arange(9, device=input.device)[:, None, None]
     places = offset.unflatten(1, (9, 2))
     y, x = places[:, :, 0] + rows + tap // 3, places[:, :, 1] + columns + tap % 3
-    samples = bilinear.sample(input, y.flatten(2), x.flatten(2)) * mask.flatten(2)[:, None]
+    samples = _sample(input, y.flatten(2), x.flatten(2)) * mask.flatten(2)[:, None]
     return (weight.flatten(1) @ samples.flatten(1, 2)).unflatten(2, (height, width))
+
+
+def _sample(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """(M, C, H, W), twice (M, R, S) -> (M, C, R, S): by grid_sample, as is usual in plain torch."""
+    height, width = maps.shape[2:]
+    y, x = y.clamp(-2, height + 1), x.clamp(-2, width + 1)
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    return F.grid_sample(maps, grid, align_corners=False)

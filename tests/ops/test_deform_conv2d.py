@@ -61,6 +61,16 @@ def call(case, input, offset, weight, bias=None, mask=None):
     return deform_conv2d(input, offset, weight, bias, *CASES[case][8:], mask=mask)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_derivative_on_a_position_is_the_one_to_the_right(dtype, device):
+    input = torch.tensor([1.0, 4, 9, 25, 49, 121, 7]).to(device, dtype).view(1, 1, 1, 7)
+    offset = torch.zeros(1, 2, 1, 7, device=device, dtype=dtype, requires_grad=True)
+    deform_conv2d(input, offset, torch.ones(1, 1, 1, 1).to(input)).sum().backward()
+    assert offset.grad[0, 0, 0].tolist() == [-1, -4, -9, -25, -49, -121, -7]  # 0 lies below
+    assert offset.grad[0, 1, 0].tolist() == [3, 5, 16, 24, 72, -114, -7]
+
+
 def both_directions(case, tensors):
     leaves = [x.detach().clone().requires_grad_() for x in tensors]
     out = call(case, *leaves)

@@ -7,6 +7,7 @@ Letters: B images, N heads or groups, C channels of one, S places that get a sum
 in a sum. (0, 0) is the centre of the first position of a map.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,9 @@ from torch import Tensor
 from swin_dense.ops.reference.precision import sum_dtype
 
 _CORNERS = 4  # top left, top right, bottom left, bottom right
-Size = tuple[int, int]
 
 
-def sum_samples(maps: Tensor, size: Size, y: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+def sum_samples(maps: Tensor, size: Sequence[int], y: Tensor, x: Tensor, factor: Tensor) -> Tensor:
     """(B, H * W, N, C), thrice (B, S, N, P) -> (B, S, N, C), as sums are kept."""
     rows, corners = _rows(maps), _Corners.of(size, y, x)
     shares = (corners.shares() * factor[..., None]).flatten(0, 2).flatten(1)
@@ -29,7 +29,7 @@ def sum_samples(maps: Tensor, size: Size, y: Tensor, x: Tensor, factor: Tensor) 
 
 
 def sum_samples_backward(
-    grad: Tensor, maps: Tensor, size: Size, y: Tensor, x: Tensor, factor: Tensor
+    grad: Tensor, maps: Tensor, size: Sequence[int], y: Tensor, x: Tensor, factor: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of maps, y, x and factor; `grad` is that of the sums, (B, S, N, C)."""
     rows, corners = _rows(maps), _Corners.of(size, y, x)
@@ -66,7 +66,7 @@ class _Corners(NamedTuple):
     across: Tensor  # (B, S, N, P): how far to the right of the left two
 
     @classmethod
-    def of(cls, size: Size, y: Tensor, x: Tensor) -> "_Corners":
+    def of(cls, size: Sequence[int], y: Tensor, x: Tensor) -> "_Corners":
         batch, _, heads, _ = y.shape
         count = size[0] * size[1]
         parts, beyond = [], []
@@ -89,14 +89,3 @@ class _Corners(NamedTuple):
         down = torch.stack([1 - self.down, self.down], -1)
         across = torch.stack([1 - self.across, self.across], -1)
         return (down[..., None] * across[..., None, :]).flatten(-2)
-
-
-def sample(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """(M, C, H, W), twice (M, R, S) -> (M, C, R, S): by grid_sample, as is usual in plain torch.
-
-    Nothing may be empty. No op is computed by this; benchmarks hold it beside ours.
-    """
-    height, width = maps.shape[2:]
-    y, x = y.clamp(-2, height + 1), x.clamp(-2, width + 1)
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-    return F.grid_sample(maps, grid, align_corners=False)
