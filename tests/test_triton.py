@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from devices import needs_kernels
 from torch import Tensor
-from triton_interpreter import compile_ahead, pack, run, triton_process, unpack
+from triton_interpreter import compile_ahead, pack, run, stand_in, triton_process, unpack
 
 from swin_dense.ops import reference
 from swin_dense.ops.triton import launch, ms_deform_attn, window_attention
@@ -390,3 +391,17 @@ def test_is_looked_for_where_packages_are(monkeypatch, tmp_path) -> None:
     assert not launch._is_installed.__wrapped__()
     (tmp_path / "triton" / "__init__.py").touch()
     assert launch._is_installed.__wrapped__()
+
+
+# --- In the place of a kernel --------------------------------------------------------------------
+
+
+@needs_kernels
+def test_what_is_right_stands_in_for_a_kernel() -> None:
+    with triton_process(TRITON_INTERPRET="1") as there:
+        for family in ("ms_deform_attn", "window_attention"):
+            told = there(stand_in, family)
+            assert told["said"] == [f"{family} is wrong. Meanwhile Triton computes it."]
+            assert told["called"] == 1
+            assert told["apart"] < 1e-5
+    assert told["chosen"] == ["triton", "sdpa"]  # too large a window goes another way

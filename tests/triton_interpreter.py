@@ -102,3 +102,40 @@ def _kind(name: str, dtype: str, fixed: bool) -> str:
     if name == "sizes":
         return "*i64"
     return f"*{dtype}" if name in ("qkv", "pad", "out", "grad", "by_qkv", "value") else "*fp32"
+
+
+def stand_in(family: str) -> dict[str, Any]:
+    """Leave a kernel out, as if it had failed its self-check, and tell what comes in its place.
+
+    The CPU stands in for a card: Triton's interpreter computes there.
+    """
+    from swin_dense import ops
+    from swin_dense.ops import reference, self_check, trust
+
+    trust.verdicts.path = lambda device: Path(os.devnull)
+    # The interpreter takes seconds for a window: one case of each family will do.
+    about = ("windows of 8, cosine, shifted", "three levels")
+    mine = [c for c in self_check.CASES if c.about in about and c.op == family]
+    cpu, told = torch.device("cpu"), {}
+    with mock.patch.object(self_check, "CASES", mine):
+        substitute = trust._substitute(family, cpu, torch.float32, f"{family} is wrong.")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trust.place(substitute, family, cpu, torch.float32)
+    told["said"] = [str(one.message) for one in said]
+    called, compute = [], getattr(substitute.ops, family)
+    setattr(substitute.ops, family, lambda *given: called.append(0) or compute(*given))
+    if family == "window_attention":
+        choose = sys.modules["swin_dense.ops.window_attention"].choose
+        qkv = torch.randn(1, 4, 5, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+        told["chosen"] = [choose(qkv, window).name for window in (3, 12)]
+        given = qkv, torch.zeros(2, 9, 9), torch.zeros(3, 2, 8), 3, 1
+        outs = [ops.window_attention(*given, back_end=name) for name in (None, "plain")]
+    else:
+        value, locations = torch.rand(1, 6, 2, 4), torch.rand(1, 5, 2, 1, 2, 2)
+        weights, sizes = torch.rand(1, 5, 2, 1, 2), torch.tensor([[2, 3]])
+        given = value, sizes, locations, weights
+        outs = [call(*given) for call in (ops.ms_deform_attn, reference.ms_deform_attn)]
+    told["apart"] = float((outs[0] - outs[1]).abs().max())
+    told["called"] = len(called)
+    return told
