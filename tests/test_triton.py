@@ -55,7 +55,7 @@ def assert_same_bits(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
 
 # (B, H, W, N, D, window, shift)
 WINDOWS = {
-    "window 1": (1, 1, 3, 2, 5, 1, 0),
+    "window 1": (1, 1, 2, 2, 5, 1, 0),
     "window 2": (1, 3, 2, 2, 17, 2, 1),
     "window 3, shifted by more": (2, 3, 4, 1, 33, 3, 2),
     "window 4, ragged and shifted": (1, 5, 7, 2, 6, 4, 2),
@@ -63,10 +63,11 @@ WINDOWS = {
     "window 6, whole": (1, 6, 12, 1, 40, 6, 0),
     "window 7, higher than the map": (1, 6, 8, 2, 32, 7, 3),
     "window 8": (1, 8, 9, 1, 64, 8, 5),
-    "one token": (2, 1, 1, 3, 4, 7, 3),
+    "one token": (2, 1, 1, 1, 4, 7, 3),
+    "lower than two windows": (1, 5, 3, 2, 6, 4, 2),
     "heads of 1, whole and shifted": (1, 6, 3, 2, 1, 3, 1),
 }
-RAGGED = WINDOWS["window 4, ragged and shifted"]
+RAGGED = WINDOWS["lower than two windows"]
 GRADIENTS = ("qkv", "bias", "pad_qkv", "scale")
 
 
@@ -122,9 +123,7 @@ def test_window_attention(interpreted, case, dtype, cosine) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("cosine", "dtype"), [(True, FLOAT32), (False, FLOAT16), (False, BFLOAT16), (True, BFLOAT16)]
-)
+@pytest.mark.parametrize(("cosine", "dtype"), [(False, FLOAT16), (True, BFLOAT16)])
 def test_window_attention_otherwise(interpreted, dtype, cosine) -> None:
     test_window_attention(interpreted, RAGGED, dtype, cosine)
 
@@ -169,7 +168,7 @@ def test_half_precision_neither_overflows_nor_vanishes(
 
 def test_vectors_of_no_length(interpreted) -> None:
     inputs = window_sample(RAGGED, FLOAT32)
-    inputs[1][0, 1, 2, :2], inputs[1][0, 3, 4, :2] = 0, 2e-13  # lengths are 1e-12 at least
+    inputs[1][0, 1, 2, :2], inputs[1][0, 3, 1, :2] = 0, 2e-13  # lengths are 1e-12 at least
     got, want = attend(interpreted, inputs, RAGGED, True), attend_exactly(inputs, RAGGED, True)
     for name, right in want.items():
         torch.testing.assert_close(got[name].double(), right, rtol=1e-5, atol=1e-5)
@@ -244,7 +243,7 @@ def deform_exactly(inputs: list[Tensor]) -> dict[str, Tensor]:
         (FLOAT32, 40, SIZES, 19, 1, 1),  # of 64 channels are taken as many, of queries 16 at a time
         (FLOAT32, 72, [(4, 3)], 5, 1, 1),  # two turns over the channels
         (FLOAT16, 1, SIZES[::2], 7, 2, 2),
-        (BFLOAT16, 17, [(2, 3), (1, 4)], 7, 5, 1),  # two turns over the points
+        (BFLOAT16, 17, [(2, 3)], 7, 5, 1),  # two turns over the points
     ],
 )
 def test_ms_deform_attn(interpreted, dtype, channels, sizes, queries, points, images) -> None:
@@ -314,9 +313,9 @@ def compiled(tmp_path_factory) -> Iterator[Call]:
 @pytest.mark.parametrize("file", [window_attention, ms_deform_attn])
 def test_compiles(compiled, file, which) -> None:
     if file is window_attention:
-        fixed = file._fixed(7, 3, 32, True, BFLOAT16)
+        fixed = file._fixed(2, 1, 16, True, BFLOAT16)
     else:
-        fixed = file._fixed(32) | ({} if which else {"UNROLLED": 4})
+        fixed = file._fixed(32) | ({} if which else {"UNROLLED": 1})
     assert compiled(file.__name__.split(".")[-1], which, "bf16", 80, fixed)
 
 

@@ -24,7 +24,7 @@ import torch
 
 FOLDER = Path(sys.prefix) / "peers"  # as in peers.py, which imports more
 OPS = "swin_dense.ops.triton"
-PROGRAMS = 6  # of a backward that deals windows to programs: few, so that each has several
+PROGRAMS = 2  # of a backward that deals windows to programs: few, so that each has several
 
 
 @contextmanager

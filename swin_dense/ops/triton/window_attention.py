@@ -103,20 +103,22 @@ def _fixed(
     window: int, shift: int, channels: int, cosine: bool, dtype: torch.dtype
 ) -> dict[str, Any]:
     rows = launch.power_of_two(window * window, 16, 64)
+    columns = launch.power_of_two(channels, 16, 64)
+    # So many warps that the registers of their threads suffice, or nearly: tensor cores have 16
+    # rows for a warp, and take no float32. Of that two windows at a time are more than some cards'
+    # memory holds.
+    if dtype == torch.float32:
+        options = launch.options(rows // 4, stages=1)
+    else:
+        options = launch.options(rows // (16 if columns <= 32 else 8), stages=2)
     return {
         "WINDOW": window,
         "SHIFT": shift,
         "CHANNELS": channels,
         "COSINE": cosine,
         "ROWS": rows,
-        "COLUMNS": launch.power_of_two(channels, 16, 64),
-        # Tensor cores have 16 rows for a warp. float32, which they do not take, needs more of the
-        # registers and, with two windows under way, more memory than some cards have.
-        **(
-            launch.options(rows // 8, stages=1)
-            if dtype == torch.float32
-            else launch.options(rows // 16, stages=2)
-        ),
+        "COLUMNS": columns,
+        **options,
     }
 
 
