@@ -9,8 +9,9 @@
 // inside a warp need not.
 //
 // Reported as exceptions: barriers and warp instructions that not all threads reach, vectors at
-// addresses that are no multiples of their size, writes past the dynamic shared memory, and
-// launches larger than every supported GPU takes. Dynamic shared memory starts as NaN.
+// addresses that are no multiples of their size, writes past the dynamic shared memory, copies to
+// it that nobody waits for, and launches larger than every supported GPU takes. Dynamic shared
+// memory starts as NaN, and copies come when they are waited for.
 #pragma once
 
 #include <setjmp.h>
@@ -28,6 +29,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #define CUDA_ON_CPU
@@ -62,6 +64,7 @@ struct Thread {
   unsigned seen = 0;
   jmp_buf place;
   ucontext_t start;
+  std::vector<std::pair<void*, const void*>> copies;  // under way, from global to shared memory
   std::unique_ptr<char[]> stack{new char[kStack]};
 };
 
@@ -110,6 +113,7 @@ inline void pause() {
 
 inline void first_breath() {
   block.body();
+  if (!self->copies.empty()) fail("copies to shared memory that nobody waits for");
   self->finished = true;
   _longjmp(block.scheduler, 1);
 }
@@ -144,7 +148,7 @@ inline unsigned meet(Meeting& meeting, const char* kind) {
 inline void start(Thread& thread, unsigned number) {
   const unsigned x = block.size.x, y = block.size.y;
   thread.index = dim3(number % x, number / x % y, number / x / y), thread.number = number;
-  thread.started = thread.finished = false, thread.gate = nullptr;
+  thread.started = thread.finished = false, thread.gate = nullptr, thread.copies.clear();
   getcontext(&thread.start);
   thread.start.uc_stack.ss_sp = thread.stack.get(), thread.start.uc_stack.ss_size = kStack;
   makecontext(&thread.start, first_breath, 0);

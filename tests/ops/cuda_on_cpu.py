@@ -17,6 +17,7 @@ from torch import Tensor
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "swin_dense" / "ops" / "csrc" / "cuda"
 BLOCKS = 16  # of a kernel that deals work to blocks: few, so that each has several pieces
+PARTIAL = 1 << 15  # numbers that blocks leave to be added up: few, so that it takes several rounds
 
 
 def rewrite(source: str) -> str:
@@ -27,7 +28,9 @@ def rewrite(source: str) -> str:
     source = shared.sub(r"auto* \2 = reinterpret_cast<\1*>(cuda_on_cpu::dynamic_shared());", source)
     source = source.replace("torch::stable::accelerator::DeviceGuard", "cuda_on_cpu::DeviceGuard")
     source = source.replace("IMPL(swin_dense, CUDA, m)", "IMPL(cuda_on_cpu, CPU, m)")
-    return re.sub(r"constexpr int kBlocks = \d+;", f"constexpr int kBlocks = {BLOCKS};", source)
+    for name, value in (("int kBlocks", BLOCKS), ("int64_t kMostPartial", PARTIAL)):
+        source = re.sub(f"constexpr {name} = [^;]+;", f"constexpr {name} = {value};", source)
+    return source
 
 
 @functools.cache

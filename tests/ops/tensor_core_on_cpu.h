@@ -53,6 +53,20 @@ uint32_t pack(float first, float second) {
   return static_cast<T>(first).x | static_cast<uint32_t>(static_cast<T>(second).x) << 16;
 }
 
+inline void start_copy(void* to, const void* from, bool there) {
+  cuda_on_cpu::check_address<16>(to);
+  if (there) cuda_on_cpu::check_address<16>(from);
+  cuda_on_cpu::self->copies.push_back({to, there ? from : nullptr});
+}
+
+inline void wait_for_copies() {
+  for (const auto& [to, from] : cuda_on_cpu::self->copies) {
+    if (from == nullptr) std::memset(to, 0, 16);
+    else std::memcpy(to, from, 16);
+  }
+  cuda_on_cpu::self->copies.clear();
+}
+
 inline float power_of_two(float x) { return std::exp2(x); }
 
 }  // namespace swin_dense

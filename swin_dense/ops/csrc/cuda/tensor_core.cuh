@@ -66,6 +66,17 @@ __device__ inline uint32_t pack(float first, float second) {
   return word;
 }
 
+// Starts to copy 16 bytes from global to shared memory, or zeros if they are not `there`; both
+// addresses are multiples of 16. A thread's copies have come when it leaves wait_for_copies.
+__device__ inline void start_copy(void* to, const void* from, bool there) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+
+__device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 // 2 to the power of x, good for 22 bits.
 __device__ inline float power_of_two(float x) {
   float y;

@@ -1,18 +1,21 @@
 // Window attention on CUDA, backward; the meaning is reference.window_attention_backward.
 //
-// Nothing was kept of the forward: the weights are computed again, row by row for the gradients of
-// q and the bias, then column by column for those of k, v and the scale. A window of at most 64
-// tokens is read once for both; a larger one goes tile by tile through two launches.
+// Nothing was kept of the forward: the weights are computed again. In 16 bits they go from row to
+// column order through shared memory (window_once.cuh). float32 has not the room for that: it
+// computes them row by row for the gradients of q and the bias, then column by column for those of
+// k, v and the scale. A window of at most 64 tokens is read once for both; a larger one goes tile
+// by tile through two launches.
 //
 // What is summed over windows is added up by a block in the order of its windows, and over blocks
-// by add_up, in order. How the windows are dealt to blocks follows from the sizes alone: the bits
-// of the result do not depend on the device or the run.
+// in order too. How the windows are dealt to blocks follows from the sizes alone: the bits of the
+// result do not depend on the device or the run.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
 #include "add_up.cuh"
-#include "window_logits.cuh"
+#include "window_once.cuh"
+#include "window_parts.cuh"
 
 namespace swin_dense {
 namespace {
@@ -29,26 +32,6 @@ struct BackwardMemory : Memory<T, D> {
   float most[kTile], share[kTile], mean[kTile];
   float by_pad[kBlock / 32][2][D];  // of k and of v, one for each warp
   float by_scale[kBlock / 32];
-};
-
-// Where the backward leaves its results; the sums over windows, one of each for each block or
-// group of them.
-template <class T>
-struct Results {
-  T* qkv;
-  float* bias;   // (groups, N, L, L)
-  float* pad;    // (groups, tiles, 2, N, D)
-  float* scale;  // (groups, tiles, N)
-  float* sums;   // (windows, N, tiles, 64, 3): of each query; if there are several tiles
-
-  __device__ int64_t sums_at(const Plan& plan, int number, int head, int tile) const {
-    return ((static_cast<int64_t>(number) * plan.heads + head) * plan.tiles + tile) * kTile;
-  }
-
-  __device__ T* row(const Plan& plan, const Window& window, int head, int which, int place) const {
-    if (place < 0) return nullptr;
-    return qkv + (((window.image + place) * 3 + which) * plan.heads + head) * plan.dim;
-  }
 };
 
 // From the gradient of a strip of rows of length 1 to that of the rows as they came.
@@ -218,22 +201,6 @@ __device__ void backward_queries(BackwardMemory<T, D>& shared, const Plan& plan,
   leave_queries(shared, plan, results, job, window, scale, by_q);
 }
 
-// Adds up, over the strip, the rows of tokens outside the map.
-template <class T, int D>
-__device__ void add_outside(float (&to)[D], const Strip<D / 8>& strip, const Rows& rows) {
-  const Lane at;
-  const bool upper = rows.place[at.row] == kOutside, lower = rows.place[at.row + 8] == kOutside;
-#pragma unroll
-  for (int n = 0; n < D / 8; ++n) {
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      float sum = (upper ? strip[n][e] : 0.f) + (lower ? strip[n][2 + e] : 0.f);
-      for (int step = 4; step <= 16; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
-      if (threadIdx.x % 32 < 4) to[n * 8 + at.column + e] += sum;
-    }
-  }
-}
-
 // From products, keys by queries, to the weights and the gradient of the logits, times what the
 // queries are short of length 1. The gradient of the scale is added up on the way, where the
 // products are: by way of that of q it would be rounded to 16 bits.
@@ -303,43 +270,10 @@ __device__ void backward_keys(BackwardMemory<T, D>& shared, const Plan& plan, co
   }
   if (!window.ragged) return;
   auto& outside = shared.by_pad[threadIdx.x / 32];
-  add_outside<T, D>(outside[0], by_k, shared.keys);
-  add_outside<T, D>(outside[1], by_v, shared.keys);
+  const int upper = shared.keys.place[at.row], lower = shared.keys.place[at.row + 8];
+  add_outside(outside[0], by_k, upper, lower);
+  add_outside(outside[1], by_v, upper, lower);
 }
-
-// The block's sums of the scale and of pad_qkv.
-template <class T, int D>
-__device__ void leave_small_sums(BackwardMemory<T, D>& shared, const Plan& plan,
-                                 const Results<T>& results, const Job& job, float by_scale) {
-  const int64_t slot = static_cast<int64_t>(job.group) * plan.tiles + job.tile;
-  for (int step = 1; step <= 16; step *= 2) by_scale += __shfl_xor_sync(~0u, by_scale, step);
-  if (threadIdx.x % 32 == 0) shared.by_scale[threadIdx.x / 32] = by_scale;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    float sum = 0.f;
-    for (const float part : shared.by_scale) sum += part;
-    results.scale[slot * plan.heads + job.head] = sum;
-  }
-  for (int i = threadIdx.x; i < 2 * D; i += kBlock) {
-    const int which = i / D, d = i % D;
-    if (d >= plan.dim) continue;
-    float sum = 0.f;
-    for (const auto& part : shared.by_pad) sum += part[which][d];
-    results.pad[((slot * 2 + which) * plan.heads + job.head) * plan.dim + d] = sum;
-  }
-}
-
-// Blocks of a multiprocessor at once, which is what keeps its memory busy; the compiler makes do
-// with the registers that leaves. sm_86, sm_89 and sm_120 have shared memory for two only, and for
-// sm_100 and later registers come out so scarce at three that much goes through memory instead.
-#if __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900
-constexpr int kMostAtOnce = 3;
-#else
-constexpr int kMostAtOnce = 2;
-#endif
-
-template <class T, int D>
-constexpr int kAtOnce = sizeof(T) == 2 && D == 32 ? kMostAtOnce : 2;
 
 // Both passes if a window is one tile, else it is called for one and then for the other.
 template <class T, int D, bool lone>
@@ -362,46 +296,124 @@ __global__ void __launch_bounds__(kBlock, kAtOnce<T, D>)
     }
   }
   if (lone) leave_bias(carried, plan, results, job, 0, true);
-  if (lone || keys) leave_small_sums(shared, plan, results, job, carried.by_scale);
+  if (!lone && !keys) return;
+  const float by_scale = sum_of_warp(carried.by_scale);
+  if (threadIdx.x % 32 == 0) shared.by_scale[threadIdx.x / 32] = by_scale;
+  __syncthreads();
+  results.leave_scale(plan, job, shared.by_scale, kBlock / 32);
+  results.leave_pad(plan, job, shared.by_pad, kBlock / 32);
 }
 
-template <class T, int D>
-void run(const Plan& plan, const Inputs<T>& in, Tensor& by_qkv, Tensor& by_bias, Tensor& by_pad,
-         Tensor& by_scale, cudaStream_t stream) {
+// The tensors of a call.
+struct Gradients {
+  Tensor &qkv, &bias, &pad, &scale;
+
+  Tensor temporary(int64_t size) const { return torch::stable::new_empty(bias, {size}); }
+};
+
+// Deals the windows to blocks of `rows` queries which leave `size` sums for the bias.
+inline void deal_sums(Plan& plan, int rows, int64_t size) {
+  const int64_t groups = std::max<int64_t>(kMostPartial / std::max<int64_t>(size, 1), 1);
+  const int64_t tiles = (plan.length + rows - 1) / rows;
+  deal(plan, rows, std::min<int64_t>(kBlocks, groups * tiles * plan.heads));
+}
+
+// What all ways have in common: room for the sums of blocks, and their adding up. `sums` is of
+// what one launch leaves for the next.
+template <class T, class Body>
+void with_sums(const Plan& plan, const Gradients& to, Tensor bias, Tensor sums,
+               cudaStream_t stream, const Body& body) {
   const int64_t slots = static_cast<int64_t>(plan.groups) * plan.tiles;
-  const int64_t bias_size = by_bias.numel(), pad_size = by_pad.numel() / 3 * 2;
-  const auto temporary = [&](int64_t size) { return torch::stable::new_empty(by_bias, {size}); };
+  const int64_t pad_size = to.pad.numel() / 3 * 2;
+  Tensor pad = to.temporary(slots * pad_size), scale = to.temporary(slots * plan.heads);
+  body(Results<T>{static_cast<T*>(to.qkv.mutable_data_ptr()), bias.mutable_data_ptr<float>(),
+                  pad.mutable_data_ptr<float>(), scale.mutable_data_ptr<float>(),
+                  sums.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>()});
+  add_slots(scale, slots, plan.heads, to.scale.mutable_data_ptr<float>(), stream);
+  add_slots(pad, slots, pad_size, static_cast<T*>(to.pad.mutable_data_ptr()) + pad_size / 2,
+            stream);
+}
+
+// Tile by tile: in one launch if a window is one tile, else in two.
+template <class T, int D>
+void by_tiles(Plan plan, const Inputs<T>& in, const Gradients& to, cudaStream_t stream) {
+  const int64_t size = to.bias.numel();
+  deal_sums(plan, kTile, size);
   // One group's sum of the bias is the result.
-  Tensor bias = plan.groups == 1 ? by_bias : temporary(plan.groups * bias_size);
-  Tensor pad = temporary(slots * pad_size), scale = temporary(slots * plan.heads);
+  Tensor bias = plan.groups == 1 ? to.bias : to.temporary(plan.groups * size);
   const int64_t queries = static_cast<int64_t>(plan.windows) * plan.heads * plan.tiles * kTile;
-  Tensor sums = temporary(plan.tiles > 1 ? queries * 3 : 0);
-  T* to_pad = static_cast<T*>(by_pad.mutable_data_ptr());
-  const Results<T> results{static_cast<T*>(by_qkv.mutable_data_ptr()),
-                           bias.mutable_data_ptr<float>(), pad.mutable_data_ptr<float>(),
-                           scale.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>()};
-  if (plan.tiles == 1) {
-    start<BackwardMemory<T, D>>(backward<T, D, true>, plan, stream, plan, in, results, true, true);
-  } else {
-    const auto many = backward<T, D, false>;
-    start<BackwardMemory<T, D>>(many, plan, stream, plan, in, results, true, false);
-    start<BackwardMemory<T, D>>(many, plan, stream, plan, in, results, false, true);
-  }
+  const Tensor sums = to.temporary(plan.tiles > 1 ? queries * 3 : 0);
+  constexpr size_t shared = sizeof(BackwardMemory<T, D>);
+  static_assert(shared <= kMostShared);
+  with_sums<T>(plan, to, bias, sums, stream, [&](const Results<T>& results) {
+    if (plan.tiles > 1) {
+      const auto many = backward<T, D, false>;
+      start(many, plan, kBlock, shared, stream, plan, in, results, true, false);
+      start(many, plan, kBlock, shared, stream, plan, in, results, false, true);
+    } else {
+      start(backward<T, D, true>, plan, kBlock, shared, stream, plan, in, results, true, true);
+    }
+  });
   if (plan.groups > 1) {
-    add_slots(bias, plan.groups, bias_size, by_bias.mutable_data_ptr<float>(), stream);
+    add_slots(bias, plan.groups, size, to.bias.mutable_data_ptr<float>(), stream);
   }
-  add_slots(scale, slots, plan.heads, by_scale.mutable_data_ptr<float>(), stream);
-  add_slots(pad, slots, pad_size, to_pad + pad_size / 2, stream);
+}
+
+// Deals a call to blocks with as many of a window's queries as fit, see window_once.cuh.
+template <class T, int D, bool lone>
+void deal_once(Plan& plan) {
+  constexpr int run = kRun<lone>;
+  const int strips = round_up(plan.length, kStrip) / kStrip;
+  plan.padded = round_up(plan.length, run);
+  for (int tiles = 1;; ++tiles) {
+    const int warps = (strips + tiles - 1) / tiles;
+    if (warps > kMostWarps<D, lone>) continue;
+    const int64_t rows = static_cast<int64_t>(warps) * tiles * kStrip;
+    deal_sums(plan, warps * kStrip, plan.heads * rows * plan.padded);
+    for (const int keys : {plan.padded, run}) {
+      plan.keys = keys;
+      if (OnceMemory<T, D, lone>(plan).share.size <= kMostShared) return;
+    }
+  }
+}
+
+// Each pair of tokens by one block only.
+template <class T, int D, bool lone>
+void once(Plan plan, const Inputs<T>& in, const Gradients& to, const Tensor& bias,
+          cudaStream_t stream) {
+  deal_once<T, D, lone>(plan);
+  const OnceMemory<T, D, lone> shared(plan);
+  const int64_t size = lone ? to.bias.numel() : pieces_of_bias(plan) * 4;
+  Tensor slots = lone && plan.groups == 1 ? to.bias : to.temporary(plan.groups * size);
+  const Tensor laid = lone ? bias : laid_bias<T>(bias, plan, stream);
+  // What blocks with other queries of the same window leave for its keys, of some windows at once.
+  const int64_t keys_at_once = static_cast<int64_t>(plan.tiles) * plan.groups * plan.padded;
+  const int64_t each = keys_at_once * plan.heads * 2 * D;
+  if (plan.tiles > 1) plan.some = std::clamp<int64_t>(kMostPartial * 4 / each, 1, plan.each);
+  const Tensor keys = to.temporary(plan.tiles > 1 ? each * plan.some : 0);
+  with_sums<T>(plan, to, slots, keys, stream, [&](const Results<T>& results) {
+    for (int from = 0; from != plan.each; from = std::min(from + plan.some, plan.each)) {
+      plan.from = from;
+      start(backward_once<T, D, lone>, plan, plan.rows * 2, shared.share.size, stream, plan,
+            shared, in, reinterpret_cast<const float4*>(laid.const_data_ptr<float>()), results);
+      if (plan.tiles > 1) start(finish_keys<T, D>, plan, kThreads, 0, stream, plan, in, results);
+    }
+  });
+  float* sum = to.bias.mutable_data_ptr<float>();
+  if (!lone) {
+    const int64_t items = to.bias.numel();
+    add_up_laid<<<blocks_for(items), kThreads, 0, stream>>>(slots.const_data_ptr<float>(), plan,
+                                                            items, sum);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  } else if (plan.groups > 1) {
+    add_slots(slots, plan.groups, size, sum, stream);
+  }
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward(
     const Tensor grad, const Tensor qkv, const Tensor bias, const Tensor pad_qkv,
     const Tensor scale, int64_t window, int64_t shift, bool cosine) {
-  const int64_t bias_size = std::max<int64_t>(bias.numel(), 1), rows = bias.size(1);
-  const int64_t tiles = (rows + kTile - 1) / kTile;
-  const int64_t groups = std::max<int64_t>(kMostPartial / bias_size, 1);
-  const int64_t blocks = std::min<int64_t>(kBlocks, groups * tiles * bias.size(0));
-  Plan plan = plan_call(qkv, bias, pad_qkv, scale, window, shift, cosine, blocks);
+  Plan plan = plan_call(qkv, bias, pad_qkv, scale, window, shift, cosine);
   STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == qkv.size(0) && grad.size(1) == qkv.size(1) &&
                       grad.size(2) == qkv.size(2) && grad.size(3) == plan.heads * plan.dim &&
                       grad.scalar_type() == qkv.scalar_type() &&
@@ -424,12 +436,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward(
   }
   by_type(qkv.scalar_type(), plan.dim, [&](auto zero, auto width) {
     using T = decltype(zero);
+    constexpr int D = decltype(width)::value;
     const Inputs<T> in{static_cast<const T*>(map.const_data_ptr()),
                        static_cast<const T*>(pad.const_data_ptr()),
                        static_cast<const T*>(given.const_data_ptr()),
                        added.const_data_ptr<float>(), factor.const_data_ptr<float>()};
-    run<T, decltype(width)::value>(plan, in, by_qkv, by_bias, by_pad, by_scale,
-                                   current_stream(qkv));
+    const Gradients to{by_qkv, by_bias, by_pad, by_scale};
+    const cudaStream_t stream = current_stream(qkv);
+    if constexpr (sizeof(T) == 2) {
+      if (plan.length <= kRun<true>) once<T, D, true>(plan, in, to, added, stream);
+      else once<T, D, false>(plan, in, to, added, stream);
+    } else {
+      by_tiles<T, D>(plan, in, to, stream);
+    }
   });
   return {by_qkv, by_bias, by_pad, by_scale};
 }

@@ -78,15 +78,23 @@ __device__ void load(Memory<T, D>& shared, Tile<T, D>* grad, const Plan& plan,
   }
   __syncthreads();
   if (!plan.cosine) return;
-  if (first_half && wanted.queries) normalise(shared.q, shared.queries, row);
-  if (!first_half && wanted.keys) normalise(shared.k, shared.keys, row);
+  const auto shorten = [row](Tile<T, D>& tile, Rows& rows) {
+    const Length length = normalise<T, D>(tile.row[row]);
+    rows.inverse[row] = length.inverse, rows.factor[row] = length.factor;
+  };
+  if (first_half && wanted.queries) shorten(shared.q, shared.queries);
+  if (!first_half && wanted.keys) shorten(shared.k, shared.keys);
   __syncthreads();
 }
 
+// Logits of 16-bit types are powers of 2, not of e: they are multiplied by this.
 template <class T>
-__device__ float exponential(float x) {
-  if constexpr (sizeof(T) == 2) return power_of_two(x * 1.4426950408889634f);
-  else return expf(x);
+constexpr float kUnit = sizeof(T) == 2 ? 1.4426950408889634f : 1.f;
+
+template <class T>
+__device__ float exponential(float logit) {
+  if constexpr (sizeof(T) == 2) return power_of_two(logit);
+  else return expf(logit);
 }
 
 // Turns products, queries by keys, into logits.
@@ -113,10 +121,10 @@ __device__ inline void to_logits(Strip<kEights>& strip, float scale, const Rows&
   }
 }
 
-template <class T>
-__device__ void exponentiate(Strip<kEights>& logits, int half, float base) {
+template <class T, int eights>
+__device__ void exponentiate(Strip<eights>& logits, int half, float base) {
 #pragma unroll
-  for (int n = 0; n < kEights; ++n) {
+  for (int n = 0; n < eights; ++n) {
 #pragma unroll
     for (int e = half * 2; e < half * 2 + 2; ++e) {
       logits[n][e] = exponential<T>(logits[n][e] - base);
@@ -134,11 +142,11 @@ struct Softmax {
   __device__ float base() const { return most == -INFINITY ? 0.f : most; }
 
   // Leaves the exponentials in place of the logits.
-  template <class T>
-  __device__ void see(Strip<kEights>& logits, int half) {
+  template <class T, int eights>
+  __device__ void see(Strip<eights>& logits, int half) {
     const float before = most;
 #pragma unroll
-    for (int n = 0; n < kEights; ++n) {
+    for (int n = 0; n < eights; ++n) {
       most = fmaxf(most, fmaxf(logits[n][half * 2], logits[n][half * 2 + 1]));
     }
     most = most_of_four(most);
@@ -146,7 +154,7 @@ struct Softmax {
     exponentiate<T>(logits, half, base());
     total *= fade;
 #pragma unroll
-    for (int n = 0; n < kEights; ++n) total += logits[n][half * 2] + logits[n][half * 2 + 1];
+    for (int n = 0; n < eights; ++n) total += logits[n][half * 2] + logits[n][half * 2 + 1];
   }
 };
 
@@ -167,10 +175,20 @@ inline bool on_16_bytes(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
-// The sizes of a call, with the windows dealt to groups so that there are about `blocks` blocks.
+// Deals the windows to groups so that there are about `blocks` blocks, each of `rows` queries.
+inline void deal(Plan& plan, int rows, int64_t blocks) {
+  plan.rows = rows;
+  plan.tiles = (plan.length + rows - 1) / rows;
+  const int64_t most = std::max<int64_t>(blocks / (int64_t(plan.tiles) * plan.heads), 1);
+  plan.each = static_cast<int>(std::max<int64_t>((plan.windows + most - 1) / most, 1));
+  plan.groups = (plan.windows + plan.each - 1) / plan.each;
+  plan.from = 0, plan.some = plan.each;
+}
+
+// The sizes of a call, which is not yet dealt to blocks.
 inline Plan plan_call(const torch::stable::Tensor& qkv, const torch::stable::Tensor& bias,
                       const torch::stable::Tensor& pad, const torch::stable::Tensor& scale,
-                      int64_t window, int64_t shift, bool cosine, int64_t blocks) {
+                      int64_t window, int64_t shift, bool cosine) {
   using torch::headeronly::ScalarType;
   const ScalarType dtype = qkv.scalar_type();
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half ||
@@ -200,27 +218,27 @@ inline Plan plan_call(const torch::stable::Tensor& qkv, const torch::stable::Ten
                       scale.get_device_index() == qkv.get_device_index(),
                   "window_attention: all tensors must be on one device.");
   const int64_t rows = (height + window - 1) / window, columns = (width + window - 1) / window;
-  const int64_t windows = qkv.size(0) * rows * columns, tiles = (length + kTile - 1) / kTile;
+  const int64_t windows = qkv.size(0) * rows * columns;
   STD_TORCH_CHECK(windows < std::numeric_limits<int>::max() / 2,
                   "window_attention: there are too many windows for one call.");
-  const int64_t most = std::max<int64_t>(blocks / (tiles * heads), 1);
-  const int64_t each = std::max<int64_t>((windows + most - 1) / most, 1);
   const auto number = [](int64_t n) { return static_cast<int>(n); };
+  const int64_t bytes = dtype == ScalarType::Float ? 4 : 2;
   return {number(height), number(width), number(heads), number(dim), number(window),
           number(shift), number(length), number(rows * window), number(columns * window),
-          number(tiles), number(windows), number((windows + each - 1) / each), number(each),
-          cosine, dim * static_cast<int64_t>(dtype == ScalarType::Float ? 4 : 2) % 16 == 0};
+          number(windows), cosine, dim * bytes % 16 == 0};
 }
 
-// A kernel's launch with one Memory for each block, which may be more than is allowed unasked.
-template <class Shared, class... Parameters, class... Arguments>
-void start(void (*kernel)(Parameters...), const Plan& plan, cudaStream_t stream,
-           const Arguments&... arguments) {
+constexpr size_t kMostShared = 99 * 1024;  // bytes that sm_86, sm_89 and sm_120 have for a block
+
+// A kernel's launch; its dynamic shared memory may be more than is allowed unasked.
+template <class... Parameters, class... Arguments>
+void start(void (*kernel)(Parameters...), const Plan& plan, unsigned threads, size_t shared,
+           cudaStream_t stream, const Arguments&... arguments) {
   constexpr auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  static_assert(sizeof(Shared) <= 99 * 1024, "more than sm_86, sm_89 and sm_120 have");
+  STD_TORCH_CHECK(shared <= kMostShared, "window_attention: more shared memory than a block has.");
   const auto blocks = static_cast<unsigned>(plan.groups) * plan.tiles * plan.heads;
-  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, attribute, sizeof(Shared)));
-  kernel<<<blocks, kBlock, sizeof(Shared), stream>>>(arguments...);
+  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, attribute, static_cast<int>(shared)));
+  kernel<<<blocks, threads, shared, stream>>>(arguments...);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

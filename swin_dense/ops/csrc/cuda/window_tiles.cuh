@@ -25,11 +25,16 @@ constexpr float kSmallestNorm = 1e-12f;
 // The sizes of a call. `down` and `across` are height and width, rounded up to whole windows.
 struct Plan {
   int height, width, heads, dim, window, shift, length, down, across;
-  int tiles;         // of a window
-  int windows;       // of all images
-  int groups, each;  // the windows are dealt to so many groups of so many
+  int windows;  // of all images
   bool cosine;
-  bool whole;  // every row of `dim` numbers can be read and written 16 bytes at a time
+  bool whole;        // every row of `dim` numbers can be read and written 16 bytes at a time
+  int tiles;         // of a window; each is the queries of other blocks
+  int groups, each;  // the windows are dealt to so many groups of so many
+  // Only where warps have strips, see window_strips.cuh.
+  int rows;        // of queries in a block, 16 for each warp
+  int padded;      // keys of a window, rounded up
+  int keys;        // in shared memory at a time
+  int from, some;  // windows of each group that come before this launch, and in it
 };
 
 // What a block does: some windows, one head, one tile of the rows.
@@ -56,6 +61,19 @@ struct Window {
     const int above = number / many, rows = plan.down / plan.window;
     row = above % rows * plan.window;
     image = static_cast<int64_t>(above / rows) * plan.height * plan.width;
+    look(plan);
+  }
+
+  // Goes on to the window with the next number.
+  __device__ void move_on(const Plan& plan) {
+    column += plan.window;
+    if (column == plan.across) column = 0, row += plan.window;
+    if (row == plan.down) row = 0, image += static_cast<int64_t>(plan.height) * plan.width;
+    look(plan);
+  }
+
+ private:
+  __device__ void look(const Plan& plan) {
     torn = plan.shift > 0 &&
            (row + plan.window == plan.down || column + plan.window == plan.across);
     const int bottom = row + plan.shift + plan.window, right = column + plan.shift + plan.window;
@@ -64,26 +82,38 @@ struct Window {
   }
 };
 
+// Where a token of a window is.
+struct Spot {
+  int place;   // in the image, or kOutside or kNothing
+  int region;  // tokens of a torn window see those of their own
+
+  // What comes after the last token stands for it, so that it sees something and no NaN comes up.
+  __device__ Spot(const Plan& plan, const Window& window, int wanted) {
+    const int token = wanted < plan.length ? wanted : plan.length - 1;
+    *this = Spot(plan, window, token / plan.window, token % plan.window);
+    if (wanted >= plan.length) place = kNothing;
+  }
+
+  // Of the token in that row and column of the window.
+  __device__ Spot(const Plan& plan, const Window& window, int down, int right) {
+    const int turned_y = window.row + down, turned_x = window.column + right;
+    int y = turned_y + plan.shift, x = turned_x + plan.shift;
+    if (y >= plan.down) y -= plan.down;
+    if (x >= plan.across) x -= plan.across;
+    place = y < plan.height && x < plan.width ? y * plan.width + x : kOutside;
+    region = (turned_y >= plan.down - plan.shift) * 2 + (turned_x >= plan.across - plan.shift);
+  }
+};
+
 // About each row of a tile.
 struct Rows {
-  int place[kTile];      // of its token in the image, or kOutside or kNothing
-  int region[kTile];     // tokens of a torn window see those of their own
+  int place[kTile], region[kTile];  // see Spot
   float factor[kTile];   // what the tile's row is short of length 1; 1 if that is not asked
   float inverse[kTile];  // 1 / norm of the token; only if length 1 is asked
 
   __device__ void lay(const Plan& plan, const Window& window, int tile, int row) {
-    const int wanted = tile * kTile + row;
-    // A row after the last token stands for it, so that it sees something and no NaN comes up.
-    const int token = wanted < plan.length ? wanted : plan.length - 1;
-    const int turned_y = window.row + token / plan.window;
-    const int turned_x = window.column + token % plan.window;
-    int y = turned_y + plan.shift, x = turned_x + plan.shift;
-    if (y >= plan.down) y -= plan.down;
-    if (x >= plan.across) x -= plan.across;
-    const bool inside = y < plan.height && x < plan.width;
-    place[row] = wanted >= plan.length ? kNothing : inside ? y * plan.width + x : kOutside;
-    region[row] =
-        (turned_y >= plan.down - plan.shift) * 2 + (turned_x >= plan.across - plan.shift);
+    const Spot spot(plan, window, tile * kTile + row);
+    place[row] = spot.place, region[row] = spot.region;
     factor[row] = 1.f;
   }
 };
@@ -149,15 +179,19 @@ __device__ void copy(Tile<T, D>& tile, const Rows& rows, const Source<T>& source
   }
 }
 
+struct Length {
+  float inverse, factor;  // 1 / norm of the token; what its row is short of length 1
+};
+
 // Brings a row near length 1: times a power of two, which rounds nothing away, and the rest of
 // the way is the row's factor.
 template <class T, int D>
-__device__ void normalise(Tile<T, D>& tile, Rows& rows, int row) {
+__device__ Length normalise(T* row) {
   constexpr int kPiece = Tile<T, D>::kPiece;
   alignas(16) T numbers[kPiece];
   float sum = 0.f;
   for (int d = 0; d < D; d += kPiece) {
-    *reinterpret_cast<uint4*>(numbers) = *reinterpret_cast<const uint4*>(&tile.row[row][d]);
+    *reinterpret_cast<uint4*>(numbers) = *reinterpret_cast<const uint4*>(row + d);
 #pragma unroll
     for (int e = 0; e < kPiece; ++e) {
       sum += static_cast<float>(numbers[e]) * static_cast<float>(numbers[e]);
@@ -165,16 +199,15 @@ __device__ void normalise(Tile<T, D>& tile, Rows& rows, int row) {
   }
   const float inverse = 1.f / fmaxf(sqrtf(sum), kSmallestNorm);
   const float power = __uint_as_float(__float_as_uint(inverse) & 0x7f800000u);
-  rows.inverse[row] = inverse;
-  rows.factor[row] = power > 0.f ? inverse / power : 0.f;
   for (int d = 0; d < D; d += kPiece) {
-    *reinterpret_cast<uint4*>(numbers) = *reinterpret_cast<const uint4*>(&tile.row[row][d]);
+    *reinterpret_cast<uint4*>(numbers) = *reinterpret_cast<const uint4*>(row + d);
 #pragma unroll
     for (int e = 0; e < kPiece; ++e) {
       numbers[e] = static_cast<T>(static_cast<float>(numbers[e]) * power);
     }
-    *reinterpret_cast<uint4*>(&tile.row[row][d]) = *reinterpret_cast<const uint4*>(numbers);
+    *reinterpret_cast<uint4*>(row + d) = *reinterpret_cast<const uint4*>(numbers);
   }
+  return {inverse, power > 0.f ? inverse / power : 0.f};
 }
 
 // The bias of a tile of queries and one of keys; it also takes away the keys that do not exist.
@@ -206,37 +239,39 @@ template <int eights>
 using Strip = float[eights][4];
 constexpr int kEights = kTile / 8;
 
-// The warp's rows of `rows` times `columns` transposed.
-template <class T, int D>
-__device__ void product(Strip<kEights>& out, const Tile<T, D>& rows, const Tile<T, D>& columns) {
+// 16 rows times 8 for each of `eights`, transposed; both lie as in a Tile.
+template <class T, int D, int eights>
+__device__ void product(Strip<eights>& out, const T* rows, const T* columns) {
+  constexpr int kStride = Tile<T, D>::kStride;
 #pragma unroll
-  for (int n = 0; n < kEights; ++n) out[n][0] = out[n][1] = out[n][2] = out[n][3] = 0.f;
+  for (int n = 0; n < eights; ++n) out[n][0] = out[n][1] = out[n][2] = out[n][3] = 0.f;
   if constexpr (sizeof(T) == 2) {
-    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
-    const T* left = &rows.row[first + lane % 16][lane / 16 * 8];
-    const T* right = &columns.row[lane / 16 * 8 + lane % 8][lane / 8 % 2 * 8];
+    const int lane = threadIdx.x % 32;
+    const T* left = rows + lane % 16 * kStride + lane / 16 * 8;
+    const T* right = columns + (lane / 16 * 8 + lane % 8) * kStride + lane / 8 % 2 * 8;
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
       uint32_t a[4], b[4];
       load_blocks<false>(a, left + d);
 #pragma unroll
-      for (int n = 0; n < kEights; n += 2) {
-        load_blocks<false>(b, right + n * 8 * Tile<T, D>::kStride + d);
+      for (int n = 0; n < eights; n += 2) {
+        load_blocks<false>(b, right + n * 8 * kStride + d);
         multiply_add<T>(out[n], a, b[0], b[1]);
         multiply_add<T>(out[n + 1], a, b[2], b[3]);
       }
     }
   } else {
-    const Lane at;
+    const int r = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
 #pragma unroll 1
     for (int d = 0; d < D; d += 4) {
-      const float4 upper = *reinterpret_cast<const float4*>(&rows.row[at.row][d]);
-      const float4 lower = *reinterpret_cast<const float4*>(&rows.row[at.row + 8][d]);
+      const float4 upper = *reinterpret_cast<const float4*>(rows + r * kStride + d);
+      const float4 lower = *reinterpret_cast<const float4*>(rows + (r + 8) * kStride + d);
 #pragma unroll
-      for (int n = 0; n < kEights; ++n) {
+      for (int n = 0; n < eights; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          const float4 y = *reinterpret_cast<const float4*>(&columns.row[n * 8 + at.column + e][d]);
+          const float* column = columns + (n * 8 + c * 2 + e) * kStride + d;
+          const float4 y = *reinterpret_cast<const float4*>(column);
           out[n][e] += upper.x * y.x + upper.y * y.y + upper.z * y.z + upper.w * y.w;
           out[n][2 + e] += lower.x * y.x + lower.y * y.y + lower.z * y.z + lower.w * y.w;
         }
@@ -245,35 +280,35 @@ __device__ void product(Strip<kEights>& out, const Tile<T, D>& rows, const Tile<
   }
 }
 
-// Adds the warp's rows of weights times the tile of values.
-template <class T, int D>
-__device__ void add_weighted(Strip<D / 8>& sum, const Strip<kEights>& weights,
-                             const Tile<T, D>& values) {
+// Adds a strip of weights times 8 rows of values for each of `eights`, which lie as in a Tile.
+template <class T, int D, int eights>
+__device__ void add_weighted(Strip<D / 8>& sum, const Strip<eights>& weights, const T* values) {
+  constexpr int kStride = Tile<T, D>::kStride;
   const int lane = threadIdx.x % 32;
   if constexpr (sizeof(T) == 2) {
 #pragma unroll
-    for (int n = 0; n < kEights; n += 2) {
+    for (int n = 0; n < eights; n += 2) {
       const float(&left)[4] = weights[n], (&right)[4] = weights[n + 1];
       const uint32_t a[4] = {pack<T>(left[0], left[1]), pack<T>(left[2], left[3]),
                              pack<T>(right[0], right[1]), pack<T>(right[2], right[3])};
 #pragma unroll
       for (int d = 0; d < D; d += 16) {
         uint32_t b[4];
-        load_blocks<true>(b, &values.row[n * 8 + lane % 16][d + lane / 16 * 8]);
+        load_blocks<true>(b, values + (n * 8 + lane % 16) * kStride + d + lane / 16 * 8);
         multiply_add<T>(sum[d / 8], a, b[0], b[1]);
         multiply_add<T>(sum[d / 8 + 1], a, b[2], b[3]);
       }
     }
   } else {
 #pragma unroll
-    for (int n = 0; n < kEights; ++n) {
+    for (int n = 0; n < eights; ++n) {
 #pragma unroll 1
       for (int c = 0; c < 4; ++c) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const float upper = __shfl_sync(~0u, weights[n][e], lane / 4 * 4 + c);
           const float lower = __shfl_sync(~0u, weights[n][2 + e], lane / 4 * 4 + c);
-          const float* value = &values.row[n * 8 + c * 2 + e][lane % 4 * 2];
+          const float* value = values + (n * 8 + c * 2 + e) * kStride + lane % 4 * 2;
 #pragma unroll
           for (int m = 0; m < D / 8; ++m) {
             const float2 y = *reinterpret_cast<const float2*>(value + m * 8);
@@ -286,6 +321,18 @@ __device__ void add_weighted(Strip<D / 8>& sum, const Strip<kEights>& weights,
   }
 }
 
+// The same of the warp's rows of a tile, and of all of another.
+template <class T, int D>
+__device__ void product(Strip<kEights>& out, const Tile<T, D>& rows, const Tile<T, D>& columns) {
+  product<T, D>(out, rows.row[threadIdx.x / 32 * 16], columns.row[0]);
+}
+
+template <class T, int D>
+__device__ void add_weighted(Strip<D / 8>& sum, const Strip<kEights>& weights,
+                             const Tile<T, D>& values) {
+  add_weighted<T, D>(sum, weights, values.row[0]);
+}
+
 // A row of a strip lies in four lanes.
 __device__ inline float sum_of_four(float x) {
   x += __shfl_xor_sync(~0u, x, 1);
@@ -295,6 +342,12 @@ __device__ inline float sum_of_four(float x) {
 __device__ inline float most_of_four(float x) {
   x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+// What the lanes of a warp have, added up in always the same order.
+__device__ inline float sum_of_warp(float x) {
+  for (int step = 1; step <= 16; step *= 2) x += __shfl_xor_sync(~0u, x, step);
+  return x;
 }
 
 // Word i of lane c goes to word c of lane i, in every four lanes.
