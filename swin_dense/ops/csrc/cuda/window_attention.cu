@@ -16,12 +16,14 @@ using torch::stable::Tensor;
 
 constexpr int kBlocks = 2048;  // a few times what a device runs at once
 
-// Warps of a block at most: of the bias that is kept, two blocks with more find no room. Blocks of
-// a multiprocessor at once, which is what keeps its memory busy: what leaves registers enough.
+// Warps of a block at most: with more, two blocks that keep their bias find no room.
 template <bool kept>
 constexpr int kMostWarps = kept ? 5 : 6;
-template <int D, bool kept>
-constexpr int kAtOnce = kept && D == 32 ? 3 : 2;
+
+// Blocks of a multiprocessor at once, which is what keeps its memory busy; the compiler makes do
+// with the registers that leaves.
+template <class T, int D, bool kept>
+constexpr int kAtOnce = !kept || D > 32 ? 2 : sizeof(T) == 2 ? 4 : 3;
 
 template <class T, int D>
 struct ForwardMemory {
@@ -81,7 +83,7 @@ __device__ void leave_rows(Strip<eights>& sum, const Softmax (&softmax)[2], cons
 
 // Runs of `run` keys; `kept` tells that the bias is in shared memory, else `laid` has it.
 template <class T, int D, int run, bool kept>
-__global__ void __launch_bounds__(kMostWarps<kept> * 32, kAtOnce<D, kept>)
+__global__ void __launch_bounds__(kMostWarps<kept> * 32, kAtOnce<T, D, kept>)
     forward(Plan plan, ForwardMemory<T, D> shared, Inputs<T> in, const float4* laid, T* out) {
   constexpr int kStride = Tile<T, D>::kStride;
   const Job job(plan);
