@@ -4,9 +4,11 @@ Everything else about the package is in setup.cfg. The compilers are called dire
 use the stable C++ interface of torch (2.10 and later) and no Python, so there is nothing for an
 extension builder to know, and the two libraries serve any Python and any later torch.
 
-    CXX, CUDA_HOME              which compilers; else c++ or g++ or clang++, and nvcc, of the PATH
+    CXX, CUDA_HOME              which compilers, see tools/compilers.py
     SWIN_DENSE_KERNELS=off      build nothing
-    SWIN_DENSE_CUDA=0           build nothing for CUDA
+    SWIN_DENSE_CUDA             0: build nothing for CUDA; 1: a CUDA library that cannot be built is
+                                an error; unset: build it where torch knows CUDA and nvcc is found
+    SWIN_DENSE_CUDA_ARCHS       for which cards, "90" or "8.6,9.0" or "all"; else those present
     SWIN_DENSE_REQUIRE_KERNELS=1    a CPU library that cannot be built is an error
     MAX_JOBS                    compilers at a time, 2 if unset
 
@@ -14,14 +16,12 @@ Without a compiler, or without torch, the package installs all the same and runs
 """
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
 import platform
-import shlex
+import re
 import shutil
-import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,15 +31,21 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))
+import compilers  # noqa: E402  the one module of ours that is there before the package is
+from compilers import Torch, Unavailable, run  # noqa: E402
+
+sys.path.remove(str(ROOT / "tools"))
+
 SOURCES = ROOT / "swin_dense" / "ops" / "csrc"
-LIBRARIES = {"_cpu": ".cpp", "_cuda": ".cu"}
+LIBRARIES = ("_cpu", "_cuda")
 
 TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10
 CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"]
 CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-DUSE_CUDA"]
 NVCC_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
-ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # of those, what nvcc knows; the last one as PTX too
+TENSOR_CORES = "tensor_core.cuh"  # who includes it is not compiled for cards too old for it
 
 # The sources in csrc/cpu/levels are compiled once for each of these, with its instructions allowed.
 LEVELS = {"portable": []}
@@ -51,54 +57,8 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 ROUNDED = ("nms", "soft_nms")
 
 
-class Unavailable(Exception):
-    """Why a library is not built, in words."""
-
-
 def say(text: str) -> None:
     print(f"swin_dense: {text}", flush=True)
-
-
-def find_torch() -> tuple[Path, str]:
-    """Its folder and version, without importing it."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        raise Unavailable("torch is not installed here (pip's --no-build-isolation shows it)")
-    version = importlib.metadata.version("torch")
-    if tuple(int(part) for part in version.split(".")[:2]) < (2, 10):
-        raise Unavailable(f"compiled kernels need torch 2.10 or later, this is {version}")
-    return Path(spec.origin).parent, version
-
-
-def find_cxx() -> list[str]:
-    named = os.environ.get("CXX")
-    for candidate in [named] if named else ["c++", "g++", "clang++"]:
-        words = shlex.split(candidate)
-        if words and shutil.which(words[0]):
-            return words
-    if named:
-        raise Unavailable(f"no C++ compiler found (CXX names {named}, which is not there)")
-    raise Unavailable("no C++ compiler found (set CXX)")
-
-
-def find_nvcc() -> str:
-    if os.environ.get("SWIN_DENSE_CUDA") == "0":
-        raise Unavailable("switched off by SWIN_DENSE_CUDA=0")
-    for variable in ("CUDA_HOME", "CUDA_PATH"):
-        home = os.environ.get(variable)
-        if home and (Path(home) / "bin" / "nvcc").exists():
-            return str(Path(home) / "bin" / "nvcc")
-    nvcc = shutil.which("nvcc", path=os.environ.get("PATH", "") + ":/usr/local/cuda/bin")
-    if nvcc is None:
-        raise Unavailable("no nvcc found (set CUDA_HOME)")
-    return nvcc
-
-
-def run(command: list[str]) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode != 0:
-        raise Unavailable(f"{Path(command[0]).name} failed:\n{shlex.join(command)}\n{done.stdout}")
-    return done.stdout
 
 
 def fingerprint(*parts: object) -> str:
@@ -107,6 +67,20 @@ def fingerprint(*parts: object) -> str:
         digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def included(source: Path) -> set[Path]:
+    """Return the files beside it that a source includes, through others too."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        for name in re.findall(r'^\s*#include "(.+)"', path.read_text(), re.MULTILINE):
+            header = (path.parent / name).resolve()
+            if header not in found:
+                found.add(header)
+                waiting.append(header)
+    return found
 
 
 class BuildKernels(build_ext):
@@ -126,10 +100,10 @@ class BuildKernels(build_ext):
                 raise Unavailable("switched off by SWIN_DENSE_KERNELS=off")
             if platform.system() not in ("Linux", "Darwin"):
                 raise Unavailable(f"no build for {platform.system()} yet")
-            torch, version = find_torch()
-            self.cxx = find_cxx()
+            torch = compilers.find_torch()
+            self.cxx = compilers.find_cxx()
             self.objects.mkdir(parents=True, exist_ok=True)
-            cpu = self.build_cpu(torch, version)
+            cpu = self.build_cpu(torch)
         except Unavailable as reason:
             say(f"{reason}; the plain-torch path is in use")
             if os.environ.get("SWIN_DENSE_REQUIRE_KERNELS") == "1":
@@ -137,47 +111,66 @@ class BuildKernels(build_ext):
             return
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(cpu, place / "_cpu.so")
-        say(f"CPU kernels built against torch {version}")
+        say(f"CPU kernels built against torch {torch.version}")
         try:
-            shutil.copy(self.build_cuda(torch, version), place / "_cuda.so")
-            say(f"CUDA kernels built against torch {version}")
+            shutil.copy(self.build_cuda(torch), place / "_cuda.so")
         except Unavailable as reason:
-            say(f"{reason}; no CUDA kernels, on CUDA the plain-torch path is in use")
+            say(f"no CUDA kernels: {reason}; on CUDA the plain-torch path is in use")
+            if compilers.must_have_cuda():
+                raise SystemExit("swin_dense: SWIN_DENSE_CUDA=1, stopping.") from None
 
-    def build_cpu(self, torch: Path, version: str) -> Path:
-        compiler = [*self.cxx, *CXX_FLAGS, TARGET, f"-I{torch / 'include'}"]
+    def build_cpu(self, torch: Torch) -> Path:
+        compiler = [*self.cxx, *CXX_FLAGS, TARGET, f"-I{torch.folder / 'include'}"]
         if platform.system() == "Darwin":
             link = [*self.cxx, "-dynamiclib", "-undefined", "dynamic_lookup"]
         else:
-            link = [*self.cxx, "-shared", "-Wl,--no-as-needed", f"-L{torch / 'lib'}"]
+            link = [*self.cxx, "-shared", "-Wl,--no-as-needed", f"-L{torch.folder / 'lib'}"]
             link += ["-ltorch_cpu", "-lc10"]
-        return self.build_library("_cpu", compiler, "-ffp-contract=off", link, version)
+        units = []
+        for path in sorted((SOURCES / "cpu").glob("*.cpp")):
+            flags = ["-ffp-contract=off"] if path.stem in ROUNDED else []
+            units.append((path.name, path, flags))
+        for path in sorted((SOURCES / "cpu" / "levels").glob("*.cpp")):
+            for level, flags in LEVELS.items():
+                flags = [*flags, f"-DSWIN_DENSE_LEVEL={level}"]
+                units.append((f"{level}.{path.name}", path, flags))
+        return self.build_library("_cpu", torch.version, compiler, units, link)
 
-    def build_cuda(self, torch: Path, version: str) -> Path:
-        nvcc = find_nvcc()
-        release = run([nvcc, "--version"]).split("release ")[-1].split(",")[0]
-        wanted = self.cuda_of_torch(torch)
-        if wanted and wanted.split(".")[0] != release.split(".")[0]:
-            raise Unavailable(f"nvcc is of CUDA {release}, torch of CUDA {wanted}")
-        known = run([nvcc, "--list-gpu-arch"])
-        targets = [arch for arch in ARCHITECTURES if f"compute_{arch}" in known.split()]
-        flags = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in targets]
-        flags.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
-        compiler = [nvcc, *NVCC_FLAGS, *flags, "-ccbin", self.cxx[0], TARGET]
-        compiler.append(f"-I{torch / 'include'}")
+    def build_cuda(self, torch: Torch) -> Path:
+        compilers.require_cuda_wanted(torch)
+        nvcc = compilers.find_nvcc(torch)
+        chosen = compilers.choose_architectures(nvcc)
+        everything = chosen.architectures
+        modern = [each for each in everything if each >= compilers.TENSOR_CORES]
+        what = f"CUDA kernels for {compilers.listed(everything)}"
+        say(f"compiling {what} ({chosen.why}) ...")
+        began = time.monotonic()
+        compiler = [nvcc.path, *NVCC_FLAGS, "-ccbin", self.cxx[0], TARGET]
+        compiler.append(f"-I{torch.folder / 'include'}")
+        units = []
+        for path in sorted((SOURCES / "cuda").glob("*.cu")):
+            headers = {header.name for header in included(path)}
+            architectures = modern if TENSOR_CORES in headers else everything
+            if not architectures:
+                continue  # its op then has no CUDA kernel, and is plain torch
+            flags = compilers.generate_code(architectures)
+            flags += ["-fmad=false"] if path.stem in ROUNDED else []
+            if path.name == "launch.cu":  # which tells
+                flags.append(f'-DSWIN_DENSE_ARCHITECTURES="{compilers.listed(everything)}"')
+                flags.append(f'-DSWIN_DENSE_TENSOR_CORES="{compilers.listed(modern)}"')
+            units.append((path.name, path, flags))
         # nvcc links its own runtime in, so that no file of a CUDA installation is needed to run.
-        link = [nvcc, "-shared", "-ccbin", self.cxx[0], "-Xlinker", "--no-as-needed"]
-        link += [f"-L{self.cuda_torch_or_stub(torch)}", "-ltorch_cuda"]
-        link += [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
-        return self.build_library("_cuda", compiler, "-fmad=false", link, version)
-
-    @staticmethod
-    def cuda_of_torch(torch: Path) -> str | None:
-        for line in (torch / "version.py").read_text().splitlines():
-            if line.startswith("cuda") and "=" in line:
-                value = line.split("=")[-1].strip().strip("'\"")
-                return None if value == "None" else value
-        return None
+        link = [nvcc.path, "-shared", "-ccbin", self.cxx[0], "-Xlinker", "--no-as-needed"]
+        link += [*nvcc.link, f"-L{self.cuda_torch_or_stub(torch.folder)}", "-ltorch_cuda"]
+        link += [f"-L{torch.folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+        library = self.build_library(
+            "_cuda", f"{torch.version} {nvcc.release}", compiler, units, link
+        )
+        took = f"in {time.monotonic() - began:.0f} s"
+        say(f"{what} ({chosen.why}) built against torch {torch.version} by {nvcc} {took}")
+        if not modern:
+            say("they lack window attention, whose tensor cores need 8.0")
+        return library
 
     def cuda_torch_or_stub(self, torch: Path) -> Path:
         """Where libtorch_cuda.so is; beside a CPU torch, an empty library of the same name."""
@@ -191,22 +184,21 @@ class BuildKernels(build_ext):
         return self.objects
 
     def build_library(
-        self, name: str, compiler: list[str], rounded: str, link: list[str], version: str
+        self,
+        name: str,
+        versions: str,
+        compiler: list[str],
+        units: list[tuple[str, Path, list[str]]],
+        link: list[str],
     ) -> Path:
-        folder = SOURCES / name.strip("_")
-        sources = sorted(folder.glob(f"*{LIBRARIES[name]}"))
-        wanted = [(path.name, path, [rounded] if path.stem in ROUNDED else []) for path in sources]
-        for path in sorted((folder / "levels").glob(f"*{LIBRARIES[name]}")):
-            for level, flags in LEVELS.items():
-                wanted.append(
-                    (f"{level}.{path.name}", path, [*flags, f"-DSWIN_DENSE_LEVEL={level}"])
-                )
-        paths = {path for _, path, _ in wanted}
-        headers = sorted(p for p in folder.rglob("*") if p.is_file() and p not in paths)
+        """Compile the units, each a label, its source and its own flags, and link them.
+
+        `versions` are those of what the commands only name by its place.
+        """
         jobs = []
-        for label, source, flags in wanted:
+        for label, source, flags in units:
             command = [*compiler, *flags]
-            mark = fingerprint(version, command, source, *headers)
+            mark = fingerprint(versions, command, source, *sorted(included(source)))
             target = self.objects / f"{label}.o"
             jobs.append((target, mark, [*command, "-c", str(source), "-o", str(target)]))
         library = self.objects / f"{name}.so"
@@ -239,7 +231,8 @@ class BuildKernels(build_ext):
         return {}
 
     def get_source_files(self) -> list[str]:
-        return [str(path.relative_to(ROOT)) for path in sorted(SOURCES.rglob("*.*"))]
+        sources = [Path(compilers.__file__), *sorted(SOURCES.rglob("*.*"))]
+        return [str(path.relative_to(ROOT)) for path in sources]
 
 
 class BuildWithConfigs(build_py):

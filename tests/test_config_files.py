@@ -65,8 +65,10 @@ def test_a_built_package_carries_the_configs(tmp_path):
     for name in ("swin_dense", "configs"):
         without = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=without)
-    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    (source / "tools").mkdir()
+    files = ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+    for name in (*files, "tools/compilers.py"):
+        shutil.copy(ROOT / name, source / name)
     place = tmp_path / "installed"
     (place / "swin_dense/configs").mkdir(parents=True)
     (place / "swin_dense/configs/of_yesterday.py").write_text("")

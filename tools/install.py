@@ -16,6 +16,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PINS = ROOT / "requirements.txt"
 PEERS = ROOT / "tests/peers.txt"
+COMPILERS = ROOT / "tools/compilers.py"
 STAMP = VENV / "requirements.sha256"
 PIP_INSTALL = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
 SUPPORTED = ((3, 10), (3, 13))
@@ -43,8 +44,9 @@ def main() -> int:
         if not PYTHON.exists():
             _step("making .venv", sys.executable, "-m", "venv", str(VENV))
         _install_pins()
+        install_nvcc()
         built = time.monotonic()
-        _build_ops()
+        build("building our ops", "install", "--no-deps", "-e", str(ROOT))
         built = time.monotonic() - built
     except subprocess.CalledProcessError as error:
         return _fail(f"this command failed, its output is above: {' '.join(map(str, error.cmd))}")
@@ -84,16 +86,34 @@ def _install_pins() -> None:
     STAMP.write_text(stamp)
 
 
-def _build_ops() -> None:
-    """Build and install this checkout; of pip's long report only our own lines are shown."""
-    print("building our ops ...", flush=True)
-    command = [*PIP_INSTALL, "-v", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    lines = done.stdout.decode(errors="replace").splitlines()
-    ours = [line.strip() for line in lines if line.strip().startswith("swin_dense: ")]
-    whole = done.returncode or any(" failed:" in line for line in ours)
-    print("\n".join(lines if whole else ours))
-    done.check_returncode()
+def install_nvcc() -> None:
+    """Install what compiles CUDA kernels, where they are wanted and no CUDA is there to do it."""
+    found = subprocess.run([PYTHON, COMPILERS], check=True, stdout=subprocess.PIPE, text=True)
+    if not found.stdout.strip():
+        return
+    try:
+        _pip("installing nvcc into .venv (105 MB)", *found.stdout.split())
+    except subprocess.CalledProcessError:
+        print("warning: no nvcc, see above. The CUDA kernels are left out", flush=True)
+
+
+def build(what: str, *arguments: str) -> None:
+    """Have pip build this checkout; of its long report only our own lines are shown."""
+    print(f"{what} ...", flush=True)
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check"]
+    command = [*pip, arguments[0], "-v", "--no-build-isolation", *arguments[1:]]
+    lines, whole = [], False
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **output) as building:
+        for line in building.stdout:
+            lines.append(line.rstrip())
+            if line.strip().startswith("swin_dense: "):
+                print(line.strip(), flush=True)
+                whole = whole or " failed:" in line
+    if whole or building.returncode:
+        print("\n".join(lines), flush=True)
+    if building.returncode:
+        raise subprocess.CalledProcessError(building.returncode, command)
 
 
 def _second_opencv() -> bool:

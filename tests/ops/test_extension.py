@@ -1,6 +1,5 @@
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from devices import needs_kernels
 from swin_dense.ops import extension
 
 ROOT = Path(__file__).parents[2]
-OPS = ROOT / "swin_dense" / "ops"
+OPS = Path(extension.__file__).parent
 
 # Every op against its reference, on whatever path is in use; prints what that is.
 TRY_ALL = """
@@ -127,50 +126,6 @@ def test_a_library_that_does_not_load_is_an_error(tmp_path):
 @pytest.mark.parametrize("path", sorted(OPS.glob("_*.so")), ids=lambda path: path.name)
 def test_libraries_know_no_python(path):
     assert not re.findall(rb"\0_?Py[A-Za-z]*_[A-Za-z_]+\0", path.read_bytes())
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """The parts of the project that setup.py needs, nothing built."""
-    for name in ("setup.py", "setup.cfg", "swin_dense/__init__.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    ignored = shutil.ignore_patterns("*.so", "__pycache__")
-    shutil.copytree(OPS, tmp_path / "swin_dense" / "ops", ignore=ignored)
-    return tmp_path
-
-
-BUILD = ("setup.py", "-q", "build_ext", "--inplace")
-
-
-def test_a_build_without_compiler_says_so_and_succeeds(checkout):
-    done = run(*BUILD, cwd=checkout, CXX="nowhere")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == (
-        "swin_dense: no C++ compiler found (CXX names nowhere, which is not there); "
-        "the plain-torch path is in use\n"
-    )
-    done = run("-c", TRY_ALL, cwd=checkout)
-    assert "kernels: none, not built; in a checkout" in done.stdout, done.stderr
-
-
-def test_a_build_that_must_have_kernels_fails_without(checkout):
-    done = run(*BUILD, cwd=checkout, CXX="nowhere", SWIN_DENSE_REQUIRE_KERNELS="1")
-    assert done.returncode != 0
-    assert "SWIN_DENSE_REQUIRE_KERNELS=1, stopping." in done.stderr
-
-
-@needs_kernels
-def test_a_failed_compile_shows_the_compiler_s_words(checkout):
-    sources = list((checkout / "swin_dense" / "ops" / "csrc" / "cpu").rglob("*.cpp"))
-    assert sources
-    for source in sources:  # one would do, but the others would be compiled beside it
-        source.write_text("#error of my own making\n")
-    done = run(*BUILD, cwd=checkout, SWIN_DENSE_CUDA="0")
-    assert done.returncode == 0, done.stderr
-    assert "of my own making" in done.stdout
-    assert done.stdout.endswith("the plain-torch path is in use\n")
-    assert not list((checkout / "swin_dense" / "ops").glob("*.so"))
 
 
 @pytest.mark.parametrize(
