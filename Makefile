@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help setup quickstart test test-plain test-slow wheel test-wheel lint bench
+.PHONY: help setup quickstart test test-plain test-slow test-gpu wheel test-wheel lint bench
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -25,6 +25,9 @@ test-plain: setup  ## what computes by our ops, in plain torch, as on a machine 
 
 test-slow: setup  ## minutes each: learning on real images; channels of all of OpenMMLab's configs
 	$(PY) -m pytest -q -m slow
+
+test-gpu: setup  ## what asks a CUDA device: ops, streams, captured graphs, several cards
+	$(PY) -m pytest -q -m gpu
 
 wheel: setup  ## dist/: the package with its CPU and CUDA ops, for machines without a compiler
 	@$(PY) tools/make_wheel.py

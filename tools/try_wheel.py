@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT / "requirements.txt"
 PYTEST = ("pytest", "pytest-timeout", "pytest-xdist")
 # They need a C++ compiler: CUDA's sources on the CPU, and what torch compiles with it.
-LEFT_OUT = ("*_on_cpu*", "__pycache__")
+LEFT_OUT = ("*_on_cpu*", "test_self_check.py", "__pycache__")
 NOT_COMPILED = "not compiles_whole"
 LOOK = """
 import os, shutil, sys
 import torch, swin_dense
-from swin_dense.ops import extension
+from swin_dense.ops import extension, self_check, trust
 found = [name for name in ("c++", "g++", "cc", "clang++", "nvcc") if shutil.which(name)]
 assert not found, f"compilers on the PATH: {found}"
 assert swin_dense.__file__.startswith(sys.prefix), f"{swin_dense.__file__} is not the wheel's"
@@ -34,6 +34,11 @@ print(f"torch {torch.__version__}, {extension.describe()}")
 # One wheel holds code of one CUDA; beside a torch of another its CPU kernels work.
 wanted = {"cpu", "cuda"} if (torch.version.cuda or "").startswith("13.") else {"cpu"}
 assert set(extension.loaded()) == wanted, f"loaded: {extension.loaded()}"
+cpu = torch.device("cpu")
+for family in self_check.families():
+    for dtype in self_check.dtypes(family, cpu):
+        wrong = trust.failures(self_check.run(family, cpu, dtype))
+        assert wrong is None, wrong
 """
 
 
@@ -72,6 +77,7 @@ def _try(wheel: Path, version: str) -> bool:
         installed = time.monotonic()
         tests = place / "checkout" / "tests"
         shutil.copytree(ROOT / "tests/ops", tests / "ops", ignore=shutil.ignore_patterns(*LEFT_OUT))
+        shutil.copy(ROOT / "tests/devices.py", tests / "ops")
         shutil.copy(ROOT / "setup.cfg", tests.parent)  # pytest's settings
         environment = _without_compilers(python.parent)
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", NOT_COMPILED]

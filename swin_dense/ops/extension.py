@@ -18,8 +18,6 @@ CUDA = Path(__file__).with_name("_cuda.so")
 _BUILD = "pip install --no-build-isolation --no-deps -e ."
 SWITCH = "SWIN_DENSE_KERNELS"
 
-# What launch.cu leaves in the library: CUDA's major version, the architectures of all kernels and
-# those of kernels that need tensor cores.
 _BUILT = re.compile(rb"swin_dense: CUDA (\d+), architectures ([\w,+]*), tensor cores ([\w,+]*);")
 
 _loaded: dict[str, str] = {}
@@ -95,14 +93,10 @@ def _load() -> str | None:
         _loaded["cpu"] = level().decode()
     if not CUDA.exists() or torch.version.cuda is None:
         return None
-    # Read from the file: loading it would register its ops, for better or worse.
-    found = _BUILT.search(CUDA.read_bytes())
-    built, *held = found.groups() if found else (b"0", b"", b"")
+    told, wanted = told_by(CUDA), torch.version.cuda
     try:
-        if built.decode() != torch.version.cuda.split(".")[0]:
-            raise RuntimeError(
-                f"it was built with CUDA {built.decode()}, torch with CUDA {torch.version.cuda}"
-            )
+        if told["cuda"] != wanted.split(".")[0]:
+            raise RuntimeError(f"it was built with CUDA {told['cuda']}, torch with CUDA {wanted}")
         _open(CUDA)
     except RuntimeError as error:
         warnings.warn(
@@ -112,9 +106,21 @@ def _load() -> str | None:
             stacklevel=2,
         )
         return str(error)
-    _loaded["cuda"] = f"CUDA {built.decode()}"
-    _architectures.update(zip((False, True), (text.decode() for text in held), strict=True))
+    _loaded["cuda"] = f"CUDA {told['cuda']}"
+    _architectures.update({False: told["architectures"], True: told["tensor cores"]})
     return None
+
+
+def told_by(library: Path) -> dict[str, str]:
+    """Read from the file of the CUDA library what it was built for; loading it registers its ops.
+
+    Returns:
+        "cuda", its major version; "architectures" that it has code for; "tensor cores", those of
+        kernels that need them. See csrc/cuda/launch.cu.
+    """
+    found = _BUILT.search(library.read_bytes())
+    parts = [part.decode() for part in found.groups()] if found else ["0", "", ""]
+    return dict(zip(("cuda", "architectures", "tensor cores"), parts, strict=True))
 
 
 def _open(path: Path) -> ctypes.CDLL:

@@ -7,8 +7,9 @@
 // by tile through two launches.
 //
 // What is summed over windows is added up by a block in the order of its windows, and over blocks
-// in order too. How the windows are dealt to blocks follows from the sizes alone: the bits of the
-// result do not depend on the device or the run.
+// in order too. How the windows are dealt to blocks follows from the sizes alone: every run gives
+// the same bits on cards of one architecture. Between architectures the last bits may differ, since
+// exponentials and the sums inside a tensor core's product are rounded their own way.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
