@@ -11,7 +11,10 @@ from conftest import ROOT
 import swin_dense
 from swin_dense.cli import main
 
+# They build or install the package, and are no commands of it.
+BUILDERS = {"compilers", "install", "make_wheel", "try_wheel"}
 TOOLS = [ROOT / "demo/image_demo.py", *sorted((ROOT / "tools").glob("*.py"))]
+TOOLS = [path for path in TOOLS if path.stem not in BUILDERS]
 
 
 def refused(capsys, *arguments):
@@ -29,7 +32,7 @@ def refused(capsys, *arguments):
 
 def test_each_tool_is_a_command():
     tools = {path.stem.replace("_", "-") for path in TOOLS}
-    assert tools - {"install"} == set(main.COMMANDS)
+    assert tools == set(main.COMMANDS)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -38,11 +41,10 @@ def test_every_command_is_listed_with_its_first_line(arguments, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
     for path in TOOLS:
-        if path.stem != "install":
-            command = ROOT / "swin_dense/cli" / path.name
-            first = ast.get_docstring(ast.parse(command.read_text())).splitlines()[0]
-            (line,) = [line for line in lines if first in line]
-            assert line.split()[0] == path.stem.replace("_", "-")
+        command = ROOT / "swin_dense/cli" / path.name
+        first = ast.get_docstring(ast.parse(command.read_text())).splitlines()[0]
+        (line,) = [line for line in lines if first in line]
+        assert line.split()[0] == path.stem.replace("_", "-")
 
 
 def test_the_version_is_the_package_s(capsys):
@@ -92,7 +94,7 @@ def test_what_is_no_option_is_left_to_its_meaning(capsys):
     assert "unrecognized arguments: -a b" in refused(capsys, "train", "x.py", "-a b")
 
 
-@pytest.mark.parametrize("path", [path for path in TOOLS if path.stem != "install"])
+@pytest.mark.parametrize("path", TOOLS)
 def test_help_comes_before_anything_heavy(path):
     """And before libraries that print, warn or fail: what is imported, not how long it takes."""
     code = (

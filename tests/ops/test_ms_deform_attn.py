@@ -209,6 +209,7 @@ def test_same_bits_for_any_number_of_threads_and_close_on_any_level():
 
     def lines(threads, level="avx512"):
         environment = {**os.environ, "PYTHONHASHSEED": "0", "SWIN_DENSE_CPU_LEVEL": level}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         command = [sys.executable, "-c", program, os.path.dirname(__file__), str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr

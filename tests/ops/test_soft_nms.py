@@ -1,7 +1,8 @@
 import pytest
 import scalar_loops
 import torch
-from devices import needs_kernels, sample
+from devices import needs_kernels
+from test_nms import sample
 
 from swin_dense.ops import reference, soft_nms
 

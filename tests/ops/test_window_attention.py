@@ -484,7 +484,7 @@ def test_exports_for_all_sizes() -> None:
 
 
 def test_order_of_preference() -> None:
-    assert [b.name for b in BACK_ENDS] == ["kernel", "sdpa", "flex", "plain"]
+    assert [b.name for b in BACK_ENDS] == ["kernel", "triton", "sdpa", "flex", "plain"]
     assert choose(sample(RAGGED)[0], 4).name == "sdpa"  # no kernel computes in float64
 
 
@@ -509,7 +509,8 @@ def test_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "window", "dtype", "text"),
     [
-        ("none", (1, 1, 1, 3, 1, 8), 4, torch.float32, "one of kernel, sdpa, flex, plain; got 'no"),
+        ("triton", (1, 1, 1, 3, 1, 8), 4, torch.float32, "stand in for the compiled ones on cuda"),
+        ("none", (1, 1, 1, 3, 1, 8), 4, torch.float32, "one of kernel, triton, sdpa, flex, plain; got"),
         ("flex", (1, 1, 1, 3, 1, 8), 4, torch.float32, "gradients on cuda only, this is on cpu"),
         pytest.param(
             "kernel", (1, 1, 1, 3, 1, 8), 4, torch.float64, "computes in .*, not in torch.float64. "
