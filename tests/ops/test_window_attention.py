@@ -510,7 +510,7 @@ def test_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "shape", "window", "dtype", "text"),
     [
         ("triton", (1, 1, 1, 3, 1, 8), 4, torch.float32, "stand in for the compiled ones on cuda"),
-        ("none", (1, 1, 1, 3, 1, 8), 4, torch.float32, "one of kernel, triton, sdpa, flex, plain; got"),
+        ("none", (1, 1, 1, 3, 1, 8), 4, torch.float32, "one of kernel, triton, sdpa, flex, plain;"),
         ("flex", (1, 1, 1, 3, 1, 8), 4, torch.float32, "gradients on cuda only, this is on cpu"),
         pytest.param(
             "kernel", (1, 1, 1, 3, 1, 8), 4, torch.float64, "computes in .*, not in torch.float64. "
