@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 
-FRACTION_FAMILIES = ("bbox", "segm")  # COCO's numbers lie between 0 and 1, others are percent
+FRACTION_FAMILIES = (
+    "bbox",
+    "segm",
+    "boundary",
+    "proposal",
+)  # COCO's numbers lie between 0 and 1, others are percent
 PANOPTIC = ("PQ", "SQ", "RQ")
 PANOPTIC_GROUPS = {"": "all", "_th": "things", "_st": "stuff"}  # suffix of a number -> column
 
@@ -27,8 +32,12 @@ def overall(numbers: Mapping[str, float]) -> str:
 
 
 def by_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a table with a row for each class and a column for each number."""
+    """Return a table with a row for each class and a column for each number.
+
+    Of the many numbers of boxes and masks it shows the AP alone; metrics.json has the others.
+    """
     columns = list(dict.fromkeys(c for row in per_class.values() for c in row))
+    columns = [c for c in columns if not c.startswith(FRACTION_FAMILIES) or c.endswith("_AP")]
     show = _fraction if any(c.startswith(FRACTION_FAMILIES) for c in columns) else _percent
     return grid(
         ["class", *columns],

@@ -1,39 +1,23 @@
-"""Compute COCO's twelve numbers and mIoU as mmdet and mmseg do, for each class, too.
+"""Compute mIoU as mmseg does, for each class, too; and what tables call the numbers.
 
 The names are theirs: "coco/bbox_mAP" and "mIoU" are what `save_best` asks for.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
-from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
+from PIL import Image
 
 from swin_dense.datasets import coco_layout
 from swin_dense.errors import InputError
+from swin_dense.evaluation import label_maps
+from swin_dense.evaluation.detections import without_slivers
 from swin_dense.registry import METRICS
 
-# What mmdet's evaluation calls a number -> what it is. With COCO's own 1, 10 and 100 detections
-# asked for, it still says "AR@300" for ten; "AR@100" for one.
-COCO_NUMBERS = {
-    "mAP": "mAP",
-    "mAP_50": "mAP_50",
-    "mAP_75": "mAP_75",
-    "mAP_s": "mAP_s",
-    "mAP_m": "mAP_m",
-    "mAP_l": "mAP_l",
-    "AR@100": "AR@1",
-    "AR@300": "AR@10",
-    "AR@1000": "AR@100",
-    "AR_s@1000": "AR_s@100",
-    "AR_m@1000": "AR_m@100",
-    "AR_l@1000": "AR_l@100",
-}
-KINDS = ("bbox", "segm")
 IOU_NUMBERS = {
     "mIoU": ("mIoU", "mAcc"),
     "mDice": ("mDice", "mAcc"),
@@ -76,6 +60,8 @@ class NamedCOCO(COCO):
         for number, row in enumerate(self.dataset.get("annotations", []), start=1):
             row["id"] = number
             row.setdefault("iscrowd", 0)
+            if "segmentation" in row:
+                row["segmentation"] = without_slivers(row["segmentation"])
         if self.dataset:
             self.dataset.setdefault("info", {})
         super().createIndex()
@@ -90,80 +76,55 @@ class NamedCOCO(COCO):
 
 
 @METRICS.register_module()
-class CocoMetric(MMDetCocoMetric):
-    """mmdet's COCO evaluation with all twelve numbers and the AP of each class.
+class IoUMetric(MMSegIoUMetric):
+    """mIoU, mAcc and aAcc in percent as mmseg defines them, and the numbers of each class.
+
+    Pixels are counted when an image was predicted, as a table of true and found classes, so that
+    memory does not grow with the images' sizes. Sums are whole numbers and ratios float64.
 
     Args:
-        ann_file: annotations of the evaluated split.
-        metric: "bbox", "segm" or both.
+        iou_metrics: of "mIoU", "mDice" and "mFscore", one or several.
+        format_only: write the found maps into `output_dir`, and judge nothing.
+
+    After `compute_metrics`, `confusion` (K, K) counts pixels by true (rows) and found class,
+    `per_image` lists (path, intersection, found area, true area), each (K,), and `per_class` holds
+    the numbers of each class.
     """
 
-    metrics: list[str]
-    cat_ids: list[int] | None
-
-    def __init__(self, ann_file: str | None = None, metric: Any = KINDS, **kwargs: Any):
-        kinds = [metric] if isinstance(metric, str) else list(metric)
-        if not kinds or not set(kinds) <= set(KINDS):
+    def __init__(
+        self,
+        iou_metrics: str | Sequence[str] = ("mIoU",),
+        ignore_index: int = 255,
+        nan_to_num: int | None = None,
+        beta: float = 1,
+        output_dir: str | None = None,
+        format_only: bool = False,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ):
+        kinds = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
+        if not kinds or not set(kinds) <= IOU_NUMBERS.keys():
             raise InputError(
-                f"CocoMetric: metric is 'bbox', 'segm' or both in a list, not {metric!r}. For "
-                "others, name mmdet's CocoMetric in the config."
+                f"IoUMetric: iou_metrics are some of {', '.join(IOU_NUMBERS)}, not {iou_metrics!r}."
+            )
+        if format_only and not output_dir:
+            raise InputError(
+                "IoUMetric: format_only=True writes label maps: state output_dir, their folder."
             )
         super().__init__(
-            metric=kinds,
-            classwise=True,
-            proposal_nums=(1, 10, 100),
-            metric_items=list(COCO_NUMBERS),
-            **kwargs,
+            ignore_index=ignore_index,
+            iou_metrics=kinds,
+            nan_to_num=nan_to_num,
+            beta=beta,
+            collect_device=collect_device,
+            output_dir=output_dir,
+            format_only=format_only,
+            prefix=prefix,
         )
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells of its every step
-            self._coco_api = NamedCOCO(ann_file) if ann_file else None
+        self.format_only: bool = format_only
         self.per_class: dict[str, dict[str, float]] = {}
-
-    @staticmethod
-    def names(config: Mapping[str, Any]) -> list[str]:
-        """Return the names of the numbers, without prefix, that a config of this metric gives."""
-        metric = config.get("metric", KINDS)
-        kinds = [metric] if isinstance(metric, str) else metric
-        return [f"{kind}_{number}" for kind in kinds for number in TABLE_NAMES]
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return bbox_mAP to segm_AR_l@100, from 0 to 1; -1 where no object has that size."""
-        asked = self.metrics
-        numbers: dict[str, float] = {}
-        self.per_class = {name: {} for name in self.dataset_meta["classes"]}
-        try:
-            for metric in asked:
-                # One kind at a time: mmdet's writes the classes of both under the same names.
-                self.metrics, self.cat_ids = [metric], None
-                with contextlib.redirect_stdout(io.StringIO()):
-                    found = super().compute_metrics(results)
-                for called, name in COCO_NUMBERS.items():
-                    # The answer is empty when not one object was found in the whole set.
-                    numbers[f"{metric}_{name}"] = found.get(f"{metric}_{called}", 0.0)
-                for name, row in self.per_class.items():
-                    row[f"{metric}_AP"] = float(found.get(f"{name}_precision", 0.0))
-        finally:
-            self.metrics = asked
-        return numbers
-
-    def results2json(self, results: Any, outfile_prefix: str) -> dict:
-        """Write the results with the ids in the order of the labels; from here on they are sorted.
-
-        COCOeval sorts the ids it is given; reading its classes in another order would give
-        every class the number of another one.
-        """
-        written = super().results2json(results, outfile_prefix)
-        self.cat_ids = sorted(self.cat_ids or [])
-        return written
-
-
-@METRICS.register_module()
-class IoUMetric(MMSegIoUMetric):
-    """mmseg's mIoU, mAcc and aAcc in percent, and the IoU and accuracy of each class."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.per_class: dict[str, dict[str, float]] = {}
+        self.confusion = np.zeros((0, 0), np.int64)
+        self.per_image: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
 
     @staticmethod
     def names(config: Mapping[str, Any]) -> list[str]:
@@ -172,13 +133,50 @@ class IoUMetric(MMSegIoUMetric):
         found = ["aAcc"]
         for metric in [asked] if isinstance(asked, str) else asked:
             found += IOU_NUMBERS.get(metric, ())
-        return found
+        return list(dict.fromkeys(found))
 
-    def total_area_to_metrics(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:  # type: ignore[override]
-        table = super().total_area_to_metrics(*args, **kwargs)
-        columns = {name: v for name, v in table.items() if np.ndim(v)}
-        self.per_class = {
-            name: {column: round(float(values[i]) * 100, 2) for column, values in columns.items()}
-            for i, name in enumerate(self.dataset_meta["classes"])
-        }
-        return table
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count each image's pixels by true and found class; write its map if that is asked."""
+        count = len(self.dataset_meta["classes"])
+        for sample in data_samples:
+            found = sample["pred_sem_seg"]["data"][0].cpu().numpy()
+            if self.output_dir is not None:
+                written = found + bool(sample.get("reduce_zero_label"))  # 0 is no class there
+                kind = np.uint8 if written.max(initial=0) < 256 else np.uint16
+                name = Path(sample["img_path"]).with_suffix(".png").name
+                Image.fromarray(written.astype(kind)).save(Path(self.output_dir) / name)
+            if self.format_only:
+                continue
+            true = sample["gt_sem_seg"]["data"][0].cpu().numpy()
+            path = str(sample.get("img_path", len(self.results)))
+            pairs = label_maps.confusion(true, found, count, self.ignore_index)
+            there = np.flatnonzero(pairs)
+            self.results.append((path, there, pairs.ravel()[there]))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Return aAcc, mIoU and the others in percent; a number of no class at all is absent."""
+        names = self.dataset_meta["classes"]
+        count = len(names)
+        self.confusion = np.zeros((count, count), np.int64)
+        self.per_image, self.per_class = [], {}
+        if self.format_only:
+            return {}
+        # A sampler of several processes repeats images to give each as many.
+        for path, place, pixels in {row[0]: row for row in results}.values():
+            table = np.zeros((count, count), np.int64)
+            table.ravel()[place] = pixels
+            self.confusion += table
+            self.per_image.append((path, table.diagonal(), table.sum(0), table.sum(1)))
+        rates = label_maps.rates(self.confusion, self.beta)
+        if self.nan_to_num is not None:
+            rates = {k: np.nan_to_num(v, nan=self.nan_to_num) for k, v in rates.items()}
+        asked = [n for kind in self.metrics for n in IOU_NUMBERS[kind]]
+        columns = {n: 100 * rates[n.removeprefix("m")] for n in dict.fromkeys(asked)}
+        for i, name in enumerate(names):
+            self.per_class[name] = {n.removeprefix("m"): float(v[i]) for n, v in columns.items()}
+        total = self.confusion.sum()
+        numbers = {"aAcc": float(100 * self.confusion.trace() / total)} if total else {}
+        for name, values in columns.items():
+            if not np.isnan(values).all():
+                numbers[name] = float(np.nanmean(values))
+        return numbers

@@ -79,6 +79,12 @@ class DenseRunner(Runner):
         with building.refusals(f"the data loader of {kind}"):
             return Runner.build_dataloader(readers.with_ours(dataloader), *args, **kwargs)
 
+    def build_evaluator(self, evaluator: Any) -> Any:
+        """Build the evaluators, mmdet's CocoMetric as the one that reads every file we approve."""
+        if isinstance(evaluator, list | tuple):
+            return super().build_evaluator([_repaired(part) for part in evaluator])
+        return super().build_evaluator(_repaired(evaluator))
+
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Write a local file beside its place and move it there when it is complete."""
@@ -308,6 +314,12 @@ class DenseRunner(Runner):
             return "The file holds a backbone alone, which `pretrained` starts from."
         start = " To start a new run from it, leave out `resume`." if self._resume else ""
         return "Give the config the checkpoint was trained with." + start
+
+
+def _repaired(evaluator: Any) -> Any:
+    if isinstance(evaluator, dict) and evaluator.get("type") in ("CocoMetric", "mmdet.CocoMetric"):
+        return {**evaluator, "type": "swin_dense.RepairedCocoMetric"}
+    return evaluator
 
 
 def warms_up(part: dict[str, Any]) -> bool:

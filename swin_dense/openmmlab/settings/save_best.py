@@ -6,7 +6,8 @@ from typing import Any
 from mmengine.config import Config
 
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab.data.metrics import CocoMetric, IoUMetric, table_name
+from swin_dense.openmmlab.data.coco_metric import CocoMetric
+from swin_dense.openmmlab.data.metrics import IoUMetric, table_name
 from swin_dense.openmmlab.data.panoptic_metric import PanopticMetric
 from swin_dense.registry import METRICS
 

@@ -15,7 +15,7 @@ import swin_dense.openmmlab  # noqa: F401
 from swin_dense.datasets import shapes
 from swin_dense.datasets.label_maps import IGNORE
 from swin_dense.errors import InputError, MissingInputError
-from swin_dense.openmmlab.data.metrics import CocoMetric
+from swin_dense.openmmlab.data.coco_metric import CocoMetric
 from swin_dense.openmmlab.settings import classes, image_sizes, places
 from swin_dense.openmmlab.settings import config as configs
 from swin_dense.registry import DATASETS

@@ -1,0 +1,1 @@
+"""Predictions judged by the truth: AP and AR of boxes and masks, confusion of label maps."""
