@@ -1,38 +1,124 @@
 """Data sets in COCO instance format: class names from the file, and whether a set can be used.
 
 Classes are matched by name. The position of a name in a list or file never decides anything.
-What may be wrong with single entries is in `coco_problems`.
+`examine` finds all there is to say, `check` refuses what cannot be used.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from swin_dense.datasets import (
+    coco_columns,
+    coco_fields,
+    coco_json,
+    coco_mask_problems,
+    coco_masks,
+    coco_problems,
+    column_cache,
+    findings,
+    image_names,
+)
+from swin_dense.datasets.coco_file import CocoFile, open_coco
+from swin_dense.datasets.coco_json import repeated
 from swin_dense.datasets.coco_problems import (
     DROPPED,
+    REASONS,
     corner_hint,
-    drop_reason,
-    field_problems,
-    image_problems,
-    link_problems,
-    mask_problems,
-    mask_size_problems,
-    reaches_out,
-    repeated,
+    drop_reasons,
+    reaching_out,
 )
-from swin_dense.datasets.paths import require_file, require_folder
+from swin_dense.datasets.findings import (
+    ERROR,
+    INFO,
+    KINDS,
+    WARNING,
+    Finding,
+    FoundError,
+    kind,
+)
+from swin_dense.datasets.paths import first_names, require_folder
 from swin_dense.errors import InputError, nearest
 
-LISTS = ("images", "annotations", "categories")
+CLASSES_DIFFER = kind(
+    "classes-do-not-match",
+    ERROR,
+    "Classes and categories are matched by name.",
+    "By position, every object would be learnt under another name.",
+)
+MOST_LEFT_OUT = coco_problems.MOST_LEFT_OUT
+NOTHING_KEPT = kind(
+    "nothing-to-train-on",
+    ERROR,
+    "A set has images with objects of the classes.",
+    "There is nothing to learn or to find.",
+)
+NO_OBJECT = kind(
+    "image-without-object",
+    INFO,
+    "Most images show an object.",
+    "Those without are left out of training by the usual configs; in evaluation they count.",
+)
+SMALL_IMAGE = kind(
+    "image-too-small",
+    WARNING,
+    "Images have at least filter_cfg.min_size pixels on each side.",
+    "Smaller ones are left out of training.",
+)
+CLASS_WITHOUT = kind(
+    "class-without-object",
+    INFO,
+    "Every class has objects in every split.",
+    "A class without is not learnt, or not judged.",
+)
+ONLY_CROWDS = kind(
+    "class-only-crowds",
+    WARNING,
+    "A class has single objects.",
+    "Crowds are not learnt: the model never finds this class.",
+)
+IMBALANCE = kind(
+    "class-imbalance",
+    INFO,
+    f"The most frequent class has less than {100} times the objects of the rarest.",
+    "Rare classes are found less; repeat-factor sampling or class weights help.",
+)
+SPLIT_LACKS_CLASS = kind(
+    "class-absent-from-split",
+    WARNING,
+    "Both splits list the same categories.",
+    "Some tools export only the categories a split shows: the class is not judged there.",
+)
+SPLIT_HAS_CLASS = kind(
+    "class-of-one-split",
+    WARNING,
+    "Both splits list the same categories.",
+    "A class that training does not know is never found.",
+)
+UNEVEN = 100  # objects of the most frequent class for one of the rarest
+REPAIRED = (  # told in the output of a training, too
+    coco_json.BYTE_ORDER_MARK,
+    coco_columns.ENCODING,
+    coco_columns.FLOAT_IDS,
+    coco_columns.MIXED_IDS,
+    coco_columns.AREA_ABSENT,
+    coco_columns.CROWD_ABSENT,
+    image_names.BACKSLASH,
+    image_names.SUFFIX_CASE,
+    image_names.UNICODE_FORM,
+)
 
 
-def read_categories(annotation_file: str | Path) -> dict[int, str]:
+def read_categories(annotation_file: str | Path) -> dict[Any, str]:
     """Category id -> name, in the order of the file."""
-    return categories_of(load(annotation_file), annotation_file)
+    return open_coco(annotation_file).categories
 
 
 def class_names(annotation_file: str | Path) -> tuple[str, ...]:
@@ -41,8 +127,8 @@ def class_names(annotation_file: str | Path) -> tuple[str, ...]:
 
 
 def match_classes(
-    wanted: Iterable[str], found: Mapping[int, str], subset: bool = False
-) -> dict[str, int]:
+    wanted: Iterable[str], found: Mapping[Any, str], subset: bool = False
+) -> dict[str, Any]:
     """Class name -> category id, in the order of `wanted`; names are equal or it is an error.
 
     Args:
@@ -94,9 +180,10 @@ class Summary:
     images_with: dict[str, int] = dataclasses.field(default_factory=dict)  # per class
     areas: dict[str, int] = dataclasses.field(default_factory=dict)  # small, medium, large
     warnings: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)  # what was read leniently
 
     def describe(self, table: bool = True) -> str:
-        """Return the counts as text: a line about the file, one per class, one per warning."""
+        """Return the counts as text: a line about the file, one per class, warning and note."""
         areas = ", ".join(f"{count} {name}" for name, count in self.areas.items())
         width = max([5, *map(len, self.objects)])
         rows = [
@@ -109,6 +196,7 @@ class Summary:
                 f"objects; {self.annotations} annotations ({areas}; {self.crowds} crowds)",
                 *([f"{'class':{width}} {'objects':>9} {'images':>9}", *rows] if table else []),
                 *(f"warning: {text}" for text in self.warnings),
+                *(f"note: {text}" for text in self.notes),
             ]
         )
 
@@ -124,7 +212,31 @@ def check(
     """Find what would stop or spoil a training run, without opening an image.
 
     Mistakes that stop or spoil it are raised together in one InputError; what it can live with is
-    in `Summary.warnings`.
+    in `Summary.warnings` and `Summary.notes`. Arguments are those of `examine`.
+    """
+    summary, found = examine(annotation_file, image_dir, classes, need_masks, subset, min_side)
+    for finding in found:
+        if finding.kind is CLASSES_DIFFER:
+            text = f"{annotation_file}: {finding.what} [{finding.kind.code}]"
+            raise FoundError(text, found)
+        if finding.kind is image_names.FOLDER_ABSENT and len(_errors(found)) == 1:
+            require_folder(image_dir, "image folder")
+    findings.refuse(annotation_file, found)
+    return summary
+
+
+def examine(
+    annotation_file: str | Path,
+    image_dir: str | Path,
+    classes: Iterable[str] | None = None,
+    need_masks: bool = False,
+    subset: bool = False,
+    min_side: int = 0,
+) -> tuple[Summary, list[Finding]]:
+    """Find all there is to say about a set, without opening an image.
+
+    What is in the file is judged once for the same arguments and then known by its content; which
+    images are there is asked each time, with one listing of each folder.
 
     Args:
         classes: names to train on; None for all of the file.
@@ -132,119 +244,167 @@ def check(
         subset: whether the file may have categories beyond `classes`.
         min_side: images with a shorter side below it are not trained on (mmdet's
             filter_cfg.min_size).
+
+    Raises:
+        FoundError: the file cannot be read, or is none of this format.
     """
-    content = load(annotation_file)
-    categories = categories_of(content, annotation_file)
-    wanted = tuple(categories.values()) if classes is None else classes
-    try:
-        ids = match_classes(wanted, categories, subset)
-    except InputError as error:
-        raise InputError(f"{annotation_file}: {error}") from error
-    images, annotations = content["images"], content["annotations"]
-    problems = [
-        *field_problems("images", images),
-        *field_problems("annotations", annotations),
-    ]
-    if not problems:  # what follows reads these fields
-        problems += link_problems(images, annotations, categories)
-        problems += image_problems(images, require_folder(image_dir, "image folder"))
-    if not problems:
-        by_id = {image["id"]: image for image in images}
-        numbers = set(ids.values())
-        of_classes = [entry for entry in annotations if entry["category_id"] in numbers]
-        summary, reasons, trained_on = _count(annotation_file, by_id, annotations, ids, min_side)
-        problems += _box_problems(summary, of_classes, by_id)
-        if not problems:  # else the boxes are the cause
-            problems += _empty_problems(summary, reasons, list(ids), min_side)
-        problems += mask_size_problems(of_classes, by_id)
-        if need_masks:
-            problems += mask_problems(trained_on)
-    if problems:
-        raise InputError(
-            "\n  ".join([f"{annotation_file}: the data set cannot be used:", *problems])
-        )
-    _warn(summary, min_side, corner_hint(of_classes, by_id))
-    return summary
+    coco = open_coco(annotation_file)
+    wanted = classes if classes is None or isinstance(classes, str) else tuple(classes)
+    arguments = (wanted, need_masks, subset, min_side)
+    verdict = None
+    if coco.cached:
+        name = hashlib.blake2b(repr((arguments, _version())).encode(), digest_size=8).hexdigest()
+        verdict = coco.cached.with_suffix(f".{name}.json")
+        if (known := column_cache.load_json(verdict)) is not None:
+            summary, found = _loaded(known, annotation_file)
+            return _with_images(summary, found, coco, image_dir)
+    summary, found = _judge(coco, annotation_file, *arguments)
+    if verdict:
+        content = dataclasses.asdict(summary) | {"files": ()}
+        rows = [(f.kind.code, f.what, f.fix, f.ids) for f in found]
+        column_cache.save_json(verdict, {"summary": content, "findings": rows})
+    return _with_images(summary, found, coco, image_dir)
 
 
-# Reading.
+def classes_of_split(
+    file: str | Path, classes: Sequence[str], first: str | Path, subset: bool = False
+) -> tuple[tuple[str, ...], list[Finding]]:
+    """Find which classes a second split lists, where one file lists all of the other and more.
 
-
-def load(annotation_file: str | Path, panoptic: bool = False) -> dict:
-    """Read an annotation file and check that it has the lists of its format.
+    Where each lists a class that the other lacks, a name may be misspelt: `check` says so.
 
     Args:
-        panoptic: whether annotations are lists of segments instead of single objects.
+        file: annotations of the split.
+        classes: those of the first split.
+        first: annotations of the first split.
+        subset: whether the file may have categories beyond `classes`.
+
+    Returns:
+        the classes to look for, and what the files differ in.
     """
-    path = require_file(annotation_file, "annotation file")
-    data = path.read_bytes()
+    listed = open_coco(file).categories.values()
+    absent = [name for name in classes if name not in listed]
+    more = [name for name in listed if name not in classes]
+    if absent and not more:
+        text = f"{first_names(absent)} of {first} are not among the categories of {file}."
+        fix = "They are not judged there; export both with all categories if they should be."
+        present = tuple(name for name in classes if name in listed)
+        return present, [SPLIT_LACKS_CLASS.found(text, fix, file, absent)]
+    if more and not absent and not subset:
+        text = f"{first_names(more)} of {file} are not among the categories of {first}."
+        fix = "They are not learnt and not judged; export both with all categories."
+        return tuple(classes), [SPLIT_HAS_CLASS.found(text, fix, file, more)]
+    return tuple(classes), []
+
+
+def present_classes(wanted: Iterable[str], found: Mapping[Any, str]) -> dict[str, Any]:
+    """Match the classes of a model with a set to evaluate on, whose file may list fewer.
+
+    Returns:
+        class name -> category id, without the classes that are absent.
+
+    Raises:
+        InputError: the file also lists a category that is no class: a name may be misspelt.
+    """
+    wanted, listed = tuple(wanted), set(found.values())
+    if listed <= set(wanted):
+        wanted = tuple(name for name in wanted if name in listed)
+    return match_classes(wanted, found, subset=True)
+
+
+def _with_images(
+    summary: Summary, found: list[Finding], coco: CocoFile, image_dir: str | Path
+) -> tuple[Summary, list[Finding]]:
+    """Add what the folder of the images says."""
+    names = image_names.find(image_dir, coco.file_names)
+    summary.files = tuple(names.files)
+    summary.warnings += [f.text for f in names.findings if f.severity == WARNING]
+    summary.notes += [f.text for f in names.findings if f.kind in REPAIRED]
+    return summary, found + names.findings
+
+
+def _loaded(known: Any, file: str | Path) -> tuple[Summary, list[Finding]]:
+    summary = Summary(**known["summary"] | {"annotation_file": str(file)})
+    rows = known["findings"]
+    return summary, [
+        Finding(KINDS[c], what, fix, str(file), tuple(ids)) for c, what, fix, ids in rows
+    ]
+
+
+@functools.cache
+def _version() -> str:
+    """Return what changes when the check does: a hash of its sources."""
+    digest = hashlib.blake2b(digest_size=8)
+    for module in (coco_columns, coco_fields, coco_mask_problems, coco_masks, coco_problems):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()
+
+
+def _errors(found: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in found if finding.severity == ERROR]
+
+
+def _judge(
+    coco: CocoFile,
+    annotation_file: str | Path,
+    classes: Iterable[str] | None,
+    need_masks: bool,
+    subset: bool,
+    min_side: int,
+) -> tuple[Summary, list[Finding]]:
+    """Judge what is in the file."""
+    summary = Summary(str(annotation_file), images=len(coco), annotations=len(coco.ids))
+    found = list(coco.findings)
+    wanted = tuple(coco.categories.values()) if classes is None else classes
     try:
-        content = json.loads(data)
-    except ValueError as error:
-        raise InputError(f"{path}: {_not_json(data, error)}") from error
-    form, other = ("panoptic", "instance") if panoptic else ("instance", "panoptic")
-    rule = f"COCO {form} format is a JSON object with the lists images, annotations, categories"
-    if isinstance(content, list):
-        seems = "a bare list"
-        if content and isinstance(content[0], dict) and "score" in content[0]:
-            seems = "a list of detections, as COCO results files are"
-        raise InputError(f"{path}: {rule}; this is {seems}. Name the ground truth file instead.")
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: {rule}; this is a bare {type(content).__name__}.")
-    absent = [key for key in LISTS if not isinstance(content.get(key), list)]
-    if not absent:
-        first = content["annotations"][:1]
-        if any(isinstance(e, dict) and ("segments_info" in e) != panoptic for e in first):
-            how = "without" if panoptic else "with"
-            raise InputError(
-                f"{path}: {rule}; this is COCO {other} format (annotations {how} segments_info). "
-                f"Name the file of {'segments' if panoptic else 'instances'} instead, or use a "
-                f"config for {'instances' if panoptic else 'panoptic segmentation'}."
-            )
-        return content
-    remedy = f"Export the set in COCO {form} format."
-    if {"shapes", "imagePath"} & content.keys():
-        remedy = "This is a LabelMe file, of one image: convert the folder of them to COCO format."
-    elif any(str(key).startswith("_via") for key in content):
-        remedy = "This is a VGG Image Annotator project: export it in COCO format."
-    elif "annotations" in absent and {"images", "categories"} <= content.keys():
-        remedy = "Files of a test set have no annotations: name that of the validation set."
-    raise InputError(f"{path}: {rule}; {absent} absent, found {sorted(content)[:8]}. {remedy}")
+        names = match_classes(wanted, coco.categories, subset)
+    except InputError as error:
+        return summary, [*found, CLASSES_DIFFER.found(str(error), "", annotation_file, wanted)]
+    found += coco_problems.link_findings(coco)
+    if not _errors(found):
+        place = {number: i for i, number in enumerate(coco.category_ids)}
+        labels = np.full(len(coco.categories), -1)
+        labels[[place[number] for number in names.values()]] = np.arange(len(names))
+        found += _findings(coco, summary, labels[coco.category], list(names), need_masks, min_side)
+    told = {*coco_problems.LEFT_OUT.values(), coco_problems.BEYOND_BOX, coco_problems.CORNERS}
+    told |= {SMALL_IMAGE}
+    summary.warnings += [f.text for f in found if f.severity == WARNING and f.kind not in told]
+    summary.notes += [f.text for f in found if f.kind in REPAIRED]
+    return summary, found
 
 
-def _not_json(data: bytes, error: ValueError) -> str:
-    start = data[:200].strip()
-    if not start:
-        return "the annotation file is empty. Export or copy it again."
-    if start.startswith(b"<"):
-        return "this is XML, as Pascal VOC has it, not JSON. Convert the set to COCO format."
-    first_line = start.splitlines()[0].split()
-    if len(first_line) >= 5 and all(word.replace(b".", b"").isdigit() for word in first_line):
-        return "this is a text file of numbers, as YOLO has it. Convert the set to COCO format."
-    return (
-        f"the file is not JSON, or cut off ({error}; {len(data)} bytes). Export or copy it again."
-    )
-
-
-def categories_of(content: dict, path: str | Path) -> dict[int, str]:
-    """Category id -> name of a loaded file; its categories are entries with ids and names."""
-    entries = content["categories"]
-    if not entries:
-        raise InputError(f"{path}: the list of categories is empty. Export it with its classes.")
-    for entry in entries:
-        if not isinstance(entry, dict) or not {"id", "name"} <= entry.keys():
-            raise InputError(f"{path}: every category needs id and name, got {entry}. Add them.")
-        if not isinstance(entry["id"], int) or not isinstance(entry["name"], str):
-            raise InputError(f"{path}: a category has a number as id, a text as name, got {entry}.")
-    for key in ("id", "name"):
-        twice = repeated(entry[key] for entry in entries)
-        if twice:
-            shared = [entry for entry in entries if entry[key] == twice[0]]
-            raise InputError(
-                f"{path}: no two categories may have the same {key}, got {shared}. Merge them or "
-                "rename one."
-            )
-    return {entry["id"]: entry["name"] for entry in entries}
+def _findings(
+    coco: CocoFile,
+    summary: Summary,
+    label: np.ndarray,
+    names: list[str],
+    need_masks: bool,
+    min_side: int,
+) -> list[Finding]:
+    """Count, and judge boxes, masks and classes; `label` (m,) is -1 for classes left out."""
+    chosen = label >= 0
+    best, trained = _count(coco, summary, label, names, min_side)
+    found = coco_problems.normalised(coco, chosen) or _left_out_most(coco, summary, chosen)
+    if not found:  # else the boxes are the cause
+        found += _nothing_kept(coco, summary, best, names, min_side)
+    found += coco_mask_problems.size_findings(coco, chosen)
+    if need_masks:
+        found += coco_mask_problems.mask_findings(coco, trained)
+    if any(finding.kind is coco_problems.NORMALISED for finding in found):
+        return found  # whatever the boxes are else follows from it
+    found += coco_problems.box_findings(coco, chosen, trained)
+    found += _class_findings(coco, summary, label, names)
+    for of, where, text in (
+        (NO_OBJECT, (best >= 0) & (best < KEPT), "images have no object to train on"),
+        (SMALL_IMAGE, best == SMALL, f"images are left out: a side below {min_side} pixels"),
+    ):
+        if where.any():
+            ids = [coco.image_ids[i] for i in np.flatnonzero(where)]
+            found.append(of.found(f"{len(ids)} of {len(coco)} {text}.", "", coco.path, ids))
+    hint = corner_hint(coco, chosen) if summary.outside_boxes else ""
+    _warn(summary, min_side, hint)
+    return found
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -256,65 +416,50 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 # Counting what is trained on.
 
-REASONS = (
+REASONS_WHY = (
     "{} have no annotation",
     "{} have no box of the classes",
     "{} have only crowds of the classes",
     "{} have only boxes that are left out",
 )
-SMALL = -1  # beside the positions in REASONS
+SMALL, KEPT = -1, 4  # beside the positions in REASONS_WHY
 
 
 def _count(
-    annotation_file: str | Path,
-    images: Mapping,
-    annotations: list,
-    ids: Mapping[str, int],
-    min_side: int,
-) -> tuple[Summary, collections.Counter, list[dict]]:
-    """Go through the annotations once.
+    coco: CocoFile, summary: Summary, label: np.ndarray, names: list[str], min_side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill in the counts.
+
+    Args:
+        label: (m,) position in names, or -1.
 
     Returns:
-        the counts, the images that are not kept by reason, and the annotations, crowds among
-        them, that reach the model.
+        how far the best annotation of each image came, (n,) as in REASONS_WHY, KEPT for an object
+        to learn, SMALL for an image left out; and (m,) bool which annotations, crowds among them,
+        reach the model.
     """
-    files = tuple(image["file_name"] for image in images.values())
-    summary = Summary(str(annotation_file), files, len(images), annotations=len(annotations))
-    names = {number: name for name, number in ids.items()}
-    small = {i for i, image in images.items() if min(image["width"], image["height"]) < min_side}
-    objects: collections.Counter = collections.Counter()
-    areas: collections.Counter = collections.Counter()
-    dropped: collections.Counter = collections.Counter()
-    seen = collections.defaultdict(set)  # per class, the images that show it
-    best = dict.fromkeys(images, 0)  # how far the best annotation of an image came: see REASONS
-    trained_on = []
-    for entry in annotations:
-        number, category = entry["image_id"], entry["category_id"]
-        step = 1
-        if category in names:
-            reason = drop_reason(entry, images[number])
-            crowd = bool(entry.get("iscrowd"))
-            step = 3 if reason else 2 if crowd else 4
-            if reason:
-                dropped[reason] += 1
-            elif number not in small:
-                trained_on.append(entry)
-                summary.crowds += crowd
-                summary.outside_boxes += reaches_out(entry["bbox"], images[number])
-        if step == 4 and number not in small:
-            objects[category] += 1
-            seen[category].add(number)
-            area = entry["area"]
-            areas["small" if area < 32**2 else "medium" if area < 96**2 else "large"] += 1
-        best[number] = max(best[number], step)
-    best |= dict.fromkeys(small, SMALL)
-    summary.dropped = {reason: dropped[reason] for reason in DROPPED}
-    summary.objects = {name: objects[number] for number, name in names.items()}
-    summary.images_with = {name: len(seen[number]) for number, name in names.items()}
-    summary.areas = {name: areas[name] for name in ("small", "medium", "large")}
-    summary.kept_images = sum(step == 4 for step in best.values())
-    summary.small_images = len(small)
-    return summary, collections.Counter(best.values()), trained_on
+    reason, chosen = drop_reasons(coco), label >= 0
+    small = np.minimum(coco.heights, coco.widths) < min_side
+    trained = chosen & (reason < 0) & ~small[coco.image]
+    step = np.where(reason >= 0, 3, np.where(coco.crowd, 2, KEPT))
+    best = np.zeros(len(coco), np.int64)
+    np.maximum.at(best, coco.image, np.where(chosen, step, 1))
+    best[small] = SMALL
+    objects = trained & ~coco.crowd
+    counts = np.bincount(label[objects], minlength=len(names)).tolist()
+    pairs = np.unique(label[objects].astype(np.int64) * max(len(coco), 1) + coco.image[objects])
+    shows = np.bincount(pairs // max(len(coco), 1), minlength=len(names)).tolist()
+    limits = np.searchsorted([32**2, 96**2], coco.area[objects], side="right")
+    areas = np.bincount(limits, minlength=3).tolist()
+    summary.dropped = {name: int((chosen & (reason == i)).sum()) for i, name in enumerate(REASONS)}
+    summary.crowds = int((trained & coco.crowd).sum())
+    summary.outside_boxes = int((trained & reaching_out(coco)).sum())
+    summary.objects = dict(zip(names, counts, strict=True))
+    summary.images_with = dict(zip(names, shows, strict=True))
+    summary.areas = dict(zip(("small", "medium", "large"), areas, strict=True))
+    summary.kept_images = int((best == KEPT).sum())
+    summary.small_images = int(small.sum())
+    return best, trained
 
 
 def _left_out(summary: Summary) -> str:
@@ -325,41 +470,62 @@ def _left_out(summary: Summary) -> str:
     )
 
 
-def _box_problems(summary: Summary, annotations: list, images: Mapping) -> list[str]:
-    """Boxes that are mostly dropped; those marked ignore are so on purpose."""
-    boxes = [entry["bbox"] for entry in annotations]
-    if any(w > 0 < h for _, _, w, h in boxes) and all(0 <= v <= 1 for box in boxes for v in box):
-        return [
-            f"every box lies within 0..1, the first is {boxes[0]} of annotation "
-            f"{annotations[0]['id']}: these are normalised coordinates. COCO boxes are left, top, "
-            "width, height in pixels: multiply the first and third number by the width of the "
-            "image, the second and fourth by its height, and the area by both."
-        ]
+def _left_out_most(coco: CocoFile, summary: Summary, chosen: np.ndarray) -> list[Finding]:
+    """Find that boxes are mostly dropped; those marked ignore are so on purpose."""
     marked = summary.dropped["ignore"]
     dropped = sum(summary.dropped.values()) - marked
-    if dropped <= (len(annotations) - marked) / 2:
+    if dropped <= (chosen.sum() - marked) / 2:
         return []
-    return [
+    text = (
         f"{_left_out(summary)}. What is trained on is at least one pixel wide and high, meets its "
-        "image and has an area above 0. Correct bbox (left, top, width, height in pixels) and area,"
-        f" or width and height of the images.{corner_hint(annotations, images)}"
-    ]
+        "image and has an area above 0."
+    )
+    fix = (
+        "Correct bbox (left, top, width, height in pixels) and area, or width and height of the "
+        f"images.{corner_hint(coco, chosen)}"
+    )
+    rows = chosen & (drop_reasons(coco) >= 0)
+    return [MOST_LEFT_OUT.found(text, fix, coco.path, coco_problems.ids_of(coco, rows))]
 
 
-def _empty_problems(
-    summary: Summary, reasons: collections.Counter, classes: list[str], min_side: int
-) -> list[str]:
+def _nothing_kept(
+    coco: CocoFile, summary: Summary, best: np.ndarray, classes: list[str], min_side: int
+) -> list[Finding]:
     if summary.kept_images:
         return []
-    texts = dict(enumerate(REASONS)) | {SMALL: f"{{}} have a side below {min_side} pixels"}
-    counts = "; ".join(text.format(reasons[i]) for i, text in texts.items() if reasons[i])
+    texts = dict(enumerate(REASONS_WHY)) | {SMALL: f"{{}} have a side below {min_side} pixels"}
+    counts = "; ".join(t.format((best == i).sum()) for i, t in texts.items() if (best == i).any())
     remedy = "correct the classes or the annotations"
-    if reasons[SMALL]:
+    if (best == SMALL).any():
         remedy += ", or lower min_size in filter_cfg"
-    return [
-        f"0 of {summary.images} images kept: {counts}. Classes: {classes}. Training needs "
-        f"images with objects: {remedy}."
-    ]
+    text = f"0 of {summary.images} images kept: {counts}. Classes: {classes}."
+    return [NOTHING_KEPT.found(text, f"Training needs images with objects: {remedy}.", coco.path)]
+
+
+def _class_findings(
+    coco: CocoFile, summary: Summary, label: np.ndarray, names: list[str]
+) -> list[Finding]:
+    """Find classes without objects, with crowds alone, and much rarer than others."""
+    found = []
+    never = [name for name, count in summary.objects.items() if not count]
+    with_crowds = {names[i] for i in np.unique(label[coco.crowd & (label >= 0)]).tolist()}
+    if crowded := [name for name in never if name in with_crowds]:
+        text = f"classes with crowds and no single object: {', '.join(crowded)}."
+        found.append(ONLY_CROWDS.found(text, "Annotate objects one by one.", coco.path, crowded))
+    if never:
+        text = f"classes without any object: {', '.join(never)}."
+        found.append(CLASS_WITHOUT.found(text, "", coco.path, never))
+    counts = {name: count for name, count in summary.objects.items() if count}
+    if counts and max(counts.values()) >= UNEVEN * min(counts.values()):
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        rare = sorted((n for n in counts if counts[n] * UNEVEN <= counts[most]), key=counts.get)
+        text = (
+            f"{most} has {counts[most]} objects, {least} {counts[least]}; {len(rare)} classes have "
+            f"less than one for {UNEVEN} of {most}."
+        )
+        fix = "Sample rare classes more often, with mmdet's ClassBalancedDataset."
+        found.append(IMBALANCE.found(text, fix, coco.path, rare))
+    return found
 
 
 def _warn(summary: Summary, min_side: int, box_hint: str) -> None:

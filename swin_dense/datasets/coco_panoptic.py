@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from swin_dense.datasets.coco_layout import categories_of, load, match_classes
-from swin_dense.datasets.coco_problems import field_problems, image_problems, repeated
+from swin_dense.datasets.coco_fields import field_problems
+from swin_dense.datasets.coco_json import categories_of, load, repeated
+from swin_dense.datasets.coco_layout import match_classes
+from swin_dense.datasets.image_names import image_problems
 from swin_dense.datasets.images import DECODING_FAILED, image_size
 from swin_dense.datasets.label_maps import MOST_CLASSES
 from swin_dense.datasets.paths import first_names, require_file, require_folder

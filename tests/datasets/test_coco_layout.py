@@ -191,8 +191,8 @@ MISTAKES = {
         r"1 ids are shared by several annotations",
     ),
     "unknown image": (
-        lambda c: c["annotations"][0].update(image_id="1"),
-        r"1 of 3 annotations have a image_id.*\['1'\], where ids are like \[1, 2\]",
+        lambda c: c["annotations"][0].update(image_id="one"),
+        r"1 of 3 annotations have a image_id.*\['one'\], where ids are like \[1, 2\]",
     ),
     "unknown category": (
         lambda c: c["annotations"][0].update(category_id=0),
@@ -201,7 +201,6 @@ MISTAKES = {
     "no width": (lambda c: c["images"][0].pop("width"), "1 of 2 images lack 'width'"),
     "width null": (lambda c: c["images"][0].update(width=None), "1 of 2 images lack 'width'"),
     "no box": (lambda c: c["annotations"][0].pop("bbox"), "1 of 3 annotations lack 'bbox'"),
-    "no area": (lambda c: c["annotations"][0].pop("area"), "1 of 3 annotations lack 'area'"),
     "short box": (
         lambda c: c["annotations"][0].update(bbox=[1, 2]),
         r"1 of 3 annotations have a 'bbox' that is not four.*is \[1, 2\] of the entry with id 1",

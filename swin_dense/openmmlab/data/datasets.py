@@ -1,22 +1,52 @@
 """mmdet's and mmseg's data sets with classes matched by name and labels read by one table."""
 
-import contextlib
-import io
+import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from mmdet.datasets import BaseDetDataset, CocoDataset
+from mmengine.dataset import force_full_init
+from mmengine.fileio import get_local_path, load
 from mmseg.datasets import ADE20KDataset, BaseSegDataset, LoadAnnotations
 
-from swin_dense.datasets import coco_layout, coco_panoptic, label_maps
+from swin_dense.datasets import (
+    coco_file,
+    coco_layout,
+    coco_panoptic,
+    coco_problems,
+    findings,
+    image_names,
+    label_maps,
+)
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.data.metrics import NamedCOCO
 from swin_dense.registry import DATASETS
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Say which annotations image i has: order[starts[i] : starts[i + 1]], as in the file."""
+
+    order: np.ndarray
+    starts: np.ndarray
+    kept: np.ndarray  # (m,) bool, which of them are samples' instances
+
+    def of(self, image: int) -> np.ndarray:
+        return self.order[self.starts[image] : self.starts[image + 1]]
+
+    def __deepcopy__(self, memo: dict) -> "_Rows":
+        return self  # it never changes
 
 
 @DATASETS.register_module()
 class CocoInstances(CocoDataset):
     """A COCO-format instance set. Without metainfo.classes, the classes are the file's.
+
+    A sample is made when it is asked for, by mmdet's own `parse_data_info`, from columns that all
+    processes of a machine share (`datasets.coco_file`); there is no `data_list`. What an entry has
+    beside COCO's own fields is not read.
 
     `data_prefix.seg`, where there is one, is a folder of label maps of things and stuff: the class
     is the value. LoadLabelMap reads them, or mmdet's LoadAnnotations(with_seg=True).
@@ -26,7 +56,6 @@ class CocoInstances(CocoDataset):
     """
 
     METAINFO: ClassVar[dict] = {}
-    COCOAPI = NamedCOCO
 
     def __init__(
         self, *args: Any, semantic_classes: int = label_maps.MOST_CLASSES, **kwargs: Any
@@ -35,15 +64,153 @@ class CocoInstances(CocoDataset):
         self.label_table = label_maps.LabelTable(names)
         super().__init__(*args, **kwargs)
 
-    def get_data_info(self, idx: int) -> dict:
-        found = super().get_data_info(idx)
-        return {**found, "label_table": self.label_table} if "seg" in self.data_prefix else found
+    def full_init(self) -> None:
+        if self._fully_initialized:
+            return
+        self._open()
+        self._proposals = self._read_proposals() if self.proposal_file is not None else None
+        self._shown = self._kept_images()  # positions in the file, in the order of samples
+        if self._indices is not None:
+            self._shown = self._chosen(self._indices)
+        self._fully_initialized = True
+
+    def _open(self) -> None:
+        """Read the columns, and find which annotations each image has."""
+        with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
+            self.file = coco = coco_file.open_coco(path)
+        findings.refuse(self.ann_file, coco.findings)
+        if "classes" not in self._metainfo:
+            self._metainfo["classes"] = tuple(coco.categories.values())
+        names = self._metainfo["classes"]
+        if self.test_mode:  # its file may list only the categories that it shows
+            found = coco_layout.present_classes(names, coco.categories)
+        else:
+            found = coco_layout.match_classes(names, coco.categories, subset=True)
+        self.cat_ids = list(found.values())
+        self.cat2label = {found[name]: i for i, name in enumerate(names) if name in found}
+        label = np.array([self.cat2label.get(n, -1) for n in coco.category_ids], np.int64)
+        self._label = np.append(label, -1)[coco.category]  # of annotations
+        order = np.argsort(coco.image, kind="stable")
+        starts = np.searchsorted(coco.image[order], np.arange(len(coco) + 1))
+        kept = (self._label >= 0) & (coco_problems.drop_reasons(coco) < 0)
+        self._rows = _Rows(order, starts, kept)
+        prefix = self.data_prefix["img"]
+        files = image_names.find(prefix, coco.file_names).files if os.path.isdir(prefix) else []
+        # Only those that differ: this goes to every worker.
+        pairs = zip(coco.file_names, files, strict=False)
+        self._renamed = {i: file for i, (name, file) in enumerate(pairs) if name != file}
+
+    def _kept_images(self) -> np.ndarray:
+        """Return the images of samples: in training, those that filter_cfg lets through."""
+        every = np.arange(len(self.file))
+        if self.test_mode or self.filter_cfg is None:
+            return every
+        sides = np.minimum(self.file.heights, self.file.widths)
+        kept = sides >= self.filter_cfg.get("min_size", 0)
+        if self.filter_cfg.get("filter_empty_gt", False):
+            image = self.file.image[self._label >= 0]
+            kept &= np.bincount(image[image >= 0], minlength=len(kept)) > 0
+        return every[kept]
+
+    def _read_proposals(self) -> list:
+        """Read the proposals of each image, which mmdet finds by the last two parts of a path."""
+        path = str(self.proposal_file)
+        path = path if os.path.isabs(path) else os.path.join(self.data_root or "", path)
+        stored = load(path, backend_args=self.backend_args)
+        names = [self._image_info(image)["file_name"] for image in range(len(self.file))]
+        paths = [os.path.join(self.data_prefix["img"], name) for name in names]
+        return [stored["/".join(path.split("/")[-2:])] for path in paths]
+
+    def _chosen(self, indices: int | Sequence[int]) -> np.ndarray:
+        if isinstance(indices, int):
+            return self._shown[:indices] if indices >= 0 else self._shown[indices:]
+        if not isinstance(indices, Sequence | np.ndarray):
+            raise TypeError(f"indices are a number or a sequence of them, not {type(indices)}")
+        return self._shown[np.asarray(indices, np.int64)]
+
+    def _image_info(self, image: int) -> dict[str, Any]:
+        coco = self.file
+        return {
+            "img_id": coco.image_ids[image],
+            "file_name": self._renamed.get(image, coco.file_names[image]),
+            "height": coco.heights[image].item(),
+            "width": coco.widths[image].item(),
+        }
+
+    def _sample(self, image: int) -> dict[str, Any]:
+        """Make the sample of an image, given by its position in the file."""
+        coco = self.file
+        rows = self._rows.of(image)
+        rows = rows[self._rows.kept[rows]]
+        fields = zip(
+            rows.tolist(),
+            coco.box[rows].tolist(),
+            coco.area[rows].tolist(),
+            coco.crowd[rows].tolist(),
+            coco.category[rows].tolist(),
+            strict=True,
+        )
+        annotations = [
+            {
+                "id": coco.id_of(row),
+                "image_id": coco.image_ids[image],
+                "category_id": coco.category_ids[category],
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+                "segmentation": coco.segmentation(row),
+            }
+            for row, box, area, crowd, category in fields
+        ]
+        raw = {"raw_ann_info": annotations, "raw_img_info": self._image_info(image)}
+        found: dict[str, Any] = self.parse_data_info(raw)  # type: ignore[assignment]
+        if self._proposals is not None:
+            found["proposals"] = self._proposals[image]
+        return found
 
     def load_data_list(self) -> list[dict]:
-        if "classes" not in self._metainfo:
-            self._metainfo["classes"] = coco_layout.class_names(self.ann_file)
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells of its every step
-            return super().load_data_list()
+        """Return the samples of all images, filtered or not; a run has no use for it."""
+        if not hasattr(self, "file"):
+            self._proposals = None
+            self._open()
+        return [self._sample(image) for image in range(len(self.file))]
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        found = self._sample(int(self._shown[idx]))
+        found["sample_idx"] = idx if idx >= 0 else len(self) + idx
+        return {**found, "label_table": self.label_table} if "seg" in self.data_prefix else found
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the label of each object of a sample, without making the sample."""
+        rows = self._rows.of(int(self._shown[idx]))
+        return self._label[rows[self._rows.kept[rows]]].tolist()
+
+    @property
+    def cat_img_map(self) -> dict[Any, list]:  # type: ignore[override]
+        """Return category id -> ids of images, one for each annotation."""
+        coco = self.file
+        found: dict[Any, list] = {number: [] for number in coco.category_ids}
+        for image, category in zip(coco.image.tolist(), coco.category.tolist(), strict=True):
+            if min(image, category) >= 0:
+                found[coco.category_ids[category]].append(coco.image_ids[image])
+        return found
+
+    @force_full_init
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        self._shown = self._chosen(indices)
+
+    @force_full_init
+    def get_subset(self, indices: int | Sequence[int]) -> "CocoInstances":
+        subset = self._copy_without_annotation()
+        subset.data_list = []
+        subset._shown = self._chosen(indices)
+        return subset
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self._shown)
 
 
 @DATASETS.register_module()

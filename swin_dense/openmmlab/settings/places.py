@@ -152,14 +152,20 @@ def _complete_instances(
     names = tuple(names or coco_layout.class_names(location(datasets[0], "ann_file")))
     lines = []
     for split, dataset in zip(splits, datasets, strict=True):
+        file = location(dataset, "ann_file")
+        here, lacking = names, []
+        if dataset is not datasets[0]:
+            first = location(datasets[0], "ann_file")
+            here, lacking = coco_layout.classes_of_split(file, names, first, subset)
         summary = coco_layout.check(
-            location(dataset, "ann_file"),
+            file,
             location(dataset, "img"),
-            classes=names,
+            classes=here,
             need_masks=Task.of(config) is Task.INSTANCES,
-            subset=subset,
+            subset=subset or bool(lacking),
             min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
         )
+        summary.warnings += [finding.text for finding in lacking]
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
         if "seg" in dataset["data_prefix"]:
             lines.append(f"{split}: {_complete_semantic_maps(config, dataset, summary.files)}")
