@@ -3,6 +3,7 @@
 The names are theirs: "coco/bbox_mAP" and "mIoU" are what `save_best` asks for.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 from PIL import Image
 
-from swin_dense.datasets import coco_layout
+from swin_dense.datasets import coco_file, coco_layout
 from swin_dense.errors import InputError
 from swin_dense.evaluation import label_maps
 from swin_dense.evaluation.detections import without_slivers
@@ -56,6 +57,12 @@ class NamedCOCO(COCO):
     takes number 0 for "no match", and stumbles over text, a missing iscrowd or a missing info.
     """
 
+    def __init__(self, annotation_file: str | None = None):
+        super().__init__()
+        if annotation_file:
+            self.dataset = coco_file.open_coco(annotation_file).as_dict()
+            self.createIndex()
+
     def createIndex(self) -> None:
         for number, row in enumerate(self.dataset.get("annotations", []), start=1):
             row["id"] = number
@@ -72,7 +79,14 @@ class NamedCOCO(COCO):
         if not len(cat_names):
             return super().get_cat_ids(cat_names, sup_names, cat_ids)
         found = {id: category["name"] for id, category in self.cats.items()}
-        return list(coco_layout.match_classes(cat_names, found, subset=True).values())
+        known = coco_layout.present_classes(cat_names, found)
+        free = itertools.count(max((i for i in found if isinstance(i, int)), default=0) + 1)
+        # A class that the file does not list has an id of its own, of which there are no objects.
+        for name in cat_names:
+            if name not in known:
+                known[name] = next(free)
+                self.cats[known[name]] = {"id": known[name], "name": name}
+        return [known[name] for name in cat_names]
 
 
 @METRICS.register_module()
