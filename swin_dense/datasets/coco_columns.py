@@ -9,11 +9,12 @@ from __future__ import annotations
 import array
 import ast
 import dataclasses
+import gc
 import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from swin_dense.datasets import coco_json
 from swin_dense.datasets.coco_fields import Tally, is_side, short
-from swin_dense.datasets.coco_json import BYTE_ORDER_MARK, LISTS, NOT_JSON, whole_id
+from swin_dense.datasets.coco_json import BYTE_ORDER_MARK, NOT_JSON, whole_id
 from swin_dense.datasets.coco_masks import EMPTY, NONE, ODD, POLYGONS, RUNS, TEXT, mask_areas
 from swin_dense.datasets.findings import INFO, WARNING, Finding, Kind, kind
 from swin_dense.datasets.paths import first_names
@@ -105,6 +106,12 @@ class _Panoptic(msgspec.Struct, gc=False):
     segments_info: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _File(msgspec.Struct):
+    images: list[msgspec.Raw]
+    annotations: list[msgspec.Raw]
+    categories: msgspec.Raw
+
+
 @dataclasses.dataclass
 class Columns:
     """Hold what `coco_file.CocoFile` describes; `arrays` by name, the rest is small."""
@@ -146,29 +153,36 @@ def read_columns(
         data = memoryview(data)[3:]
         text = "the file begins with a UTF-8 byte order mark; it was passed by."
         findings.append(BYTE_ORDER_MARK.found(text, "Save it without.", path))
-    lists = _split(data, path)
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here is cyclic, and the collector would walk all of it again and again
     try:
-        return _columns(lists, path, used, findings)
+        return _columns(_split(data, path), path, used, findings)
     except UnicodeDecodeError as error:
         text = f"the file is not UTF-8, as JSON has to be ({error}). Save it as UTF-8."
         raise coco_json.stop(NOT_JSON, path, text) from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _split(data: Any, path: str | Path) -> dict[str, Any]:
     """Return the three lists: of undecoded entries, or of objects where only Python reads it."""
     try:
-        content = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        content = msgspec.json.decode(data, type=_File)
         lists: dict[str, Any] = {
-            key: msgspec.json.decode(content[key], type=list[msgspec.Raw]) for key in LISTS
+            "images": content.images,
+            "annotations": content.annotations,
+            "categories": json.loads(bytes(content.categories)),
         }
-        lists["categories"] = json.loads(bytes(content["categories"]))
+        if not isinstance(lists["categories"], list):
+            raise ValueError("another format")
         if lists["annotations"]:
             first = msgspec.json.decode(lists["annotations"][0], type=_Panoptic)
             if first.segments_info is msgspec.UNSET:
                 return lists
         else:
             return lists
-    except (KeyError, ValueError, msgspec.MsgspecError):
+    except (ValueError, msgspec.MsgspecError):
         pass  # NaN, another format, or no JSON: the slow parser tells them apart
     return coco_json.require_format(coco_json.parse(bytes(data), path), path)
 
@@ -244,128 +258,138 @@ class _Rows:
         self.texts = bytearray()
         self.text_lengths = array.array("i")
         self.odd_masks: dict[int, str] = {}
-        self.notes: dict[Kind, list[Any]] = {}
+        self.notes: dict[Kind, list[int]] = {}
         self.unknown: dict[str, list[Any]] = {"image_id": [], "category_id": []}
         self.decode = msgspec.json.Decoder(_Annotation).decode
 
-    def note(self, found: Kind, number: Any) -> None:
+    def note(self, found: Kind, number: int) -> None:
+        """Remember that an annotation, given by its position, was repaired."""
         self.notes.setdefault(found, []).append(number)
 
-    def add(self, chunk: Iterable[Any]) -> None:
-        parts: list[Sequence[float]] = []
-        for raw in chunk:
-            entry = self._entry(raw)
-            if entry is None:
-                continue
-            self._links(entry)
-            self.box.extend(entry.bbox)
-            if entry.area is None:
-                self.note(AREA_ABSENT, len(self.ids) - 1)
-            self.area.append(-1.0 if entry.area is None else entry.area)
-            if entry.iscrowd is msgspec.UNSET:
-                self.note(CROWD_ABSENT, len(self.ids) - 1)
-                entry.iscrowd = 0
-            self.crowd.append(int(entry.iscrowd))  # type: ignore[arg-type]
-            self.ignore.append(int(entry.ignore))
-            self._mask(entry, raw, parts)
-        lengths = [len(part) for part in parts]
-        self.lengths.extend(lengths)
-        flat = itertools.chain.from_iterable(parts)
-        self.numbers.frombytes(memoryview(np.fromiter(flat, np.float64, sum(lengths))).cast("B"))
+    def add(self, chunk: Sequence[Any]) -> None:
+        """Take entries in: all at once as a rule, one by one where one of them is unusual."""
+        try:
+            entries = list(map(self.decode, chunk))
+            usual = _are_usual(entries)
+        except (msgspec.ValidationError, TypeError):  # TypeError: the slow parser's objects
+            usual = False
+        if not usual:
+            pairs = [(self._entry(raw), raw) for raw in chunk]
+            entries = [entry for entry, _ in pairs if entry is not None]
+            chunk = [raw for entry, raw in pairs if entry is not None]
+        self._links(entries)
+        self._masks(entries, chunk)
+        start = len(self.ids)
+        self.ids.extend(map(whole_id, [entry.id for entry in entries]))
+        self.box.extend(itertools.chain.from_iterable([entry.bbox for entry in entries]))
+        areas = [entry.area for entry in entries]
+        crowds = [entry.iscrowd for entry in entries]
+        for of, values, absent, instead in (
+            (AREA_ABSENT, areas, None, 0.0),
+            (CROWD_ABSENT, crowds, msgspec.UNSET, 0),
+        ):
+            if absent in values:
+                where = [i for i, value in enumerate(values) if value is absent]
+                self.notes.setdefault(of, []).extend(start + i for i in where)
+                values[:] = [instead if value is absent else value for value in values]
+        self.area.extend(areas)  # type: ignore[arg-type]
+        self.crowd.extend(map(int, crowds))  # type: ignore[arg-type]
+        self.ignore.extend([int(entry.ignore) for entry in entries])
 
     def _entry(self, raw: Any) -> _Annotation | None:
         if isinstance(raw, msgspec.Raw):
             try:
                 entry = self.decode(raw)
-                if (
-                    (entry.iscrowd is msgspec.UNSET or entry.iscrowd in (0, 1))
-                    and entry.ignore in (0, 1)
-                    and all(
-                        type(number) is not float or number.is_integer()
-                        for number in (entry.id, entry.image_id, entry.category_id)
-                    )
-                ):
+                if _are_usual([entry]):
                     return entry
             except msgspec.ValidationError:
                 pass
             raw = json.loads(bytes(raw))
-        return self._odd(raw)
-
-    def _odd(self, entry: Any) -> _Annotation | None:
-        """Return an entry that has other types than usual; None, counted, if a field is wrong."""
-        if not self.tally.add(entry):
+        if not self.tally.add(raw):
             return None
-        area, box = entry.get("area"), tuple(map(float, entry["bbox"]))
+        area, box = raw.get("area"), tuple(map(float, raw["bbox"]))
         return _Annotation(
-            entry["id"],
-            entry["image_id"],
-            entry["category_id"],
+            raw["id"],
+            raw["image_id"],
+            raw["category_id"],
             box,  # type: ignore[arg-type]
             None if area is None else float(area),
-            entry.get("iscrowd", msgspec.UNSET),
-            entry.get("ignore", 0),
-            _mask_of(entry.get("segmentation")),
+            raw.get("iscrowd", msgspec.UNSET),
+            raw.get("ignore", 0),
+            _mask_of(raw.get("segmentation")),
         )
 
-    def _links(self, entry: _Annotation) -> None:
-        """Note the id, and which image and category it is of; -1 for none."""
-        number = len(self.ids)
-        for value in (entry.id, entry.image_id, entry.category_id):
-            if type(value) is float:
-                self.note(FLOAT_IDS, number)
-                break
-        self.ids.append(whole_id(entry.id))
-        image = self.image_of.get(entry.image_id, -1)
-        category = self.category_of.get(entry.category_id, -1)
-        if image < 0:
-            image = self.image_by_text.get(str(whole_id(entry.image_id)), -1)
-        elif category >= 0:
-            self.image.append(image)
-            self.category.append(category)
-            return
-        if category < 0:
-            category = self.category_by_text.get(str(whole_id(entry.category_id)), -1)
-        if (image >= 0 and entry.image_id not in self.image_of) or (
-            category >= 0 and entry.category_id not in self.category_of
+    def _links(self, entries: Sequence[_Annotation]) -> None:
+        """Find the image and the category of each; -1 for none."""
+        start = len(self.ids)
+        mixed: set[int] = set()
+        fractions: set[int] = set()
+        for field, known, by_text, column in (
+            ("image_id", self.image_of, self.image_by_text, self.image),
+            ("category_id", self.category_of, self.category_by_text, self.category),
         ):
-            self.note(MIXED_IDS, number)
-        self.image.append(image)
-        self.category.append(category)
-        for field, place in (("image_id", image), ("category_id", category)):
-            if place < 0:
-                self.unknown[field].append(getattr(entry, field))
+            values = [getattr(entry, field) for entry in entries]
+            found: list[Any] = list(map(known.get, values))
+            if None in found:
+                for i, value in enumerate(values):
+                    if found[i] is None:
+                        found[i] = by_text.get(str(whole_id(value)), -1)
+                        if found[i] == -1:
+                            self.unknown[field].append(value)
+                        else:
+                            mixed.add(i)
+            column.extend(found)  # type: ignore[arg-type]
+            if float in set(map(type, values)):
+                fractions.update(i for i, value in enumerate(values) if type(value) is float)
+        for of, places in ((MIXED_IDS, mixed), (FLOAT_IDS, fractions)):
+            self.notes.setdefault(of, []).extend(start + i for i in sorted(places))
 
-    def _mask(self, entry: _Annotation, raw: Any, parts: list[Sequence[float]]) -> None:
-        """Sort the segmentation into its columns."""
-        mask, number = entry.segmentation, len(self.ids) - 1
-        what, count, size, text = NONE, 0, (0, 0), b""
-        if isinstance(mask, list):
-            good = [part for part in mask if len(part) >= 6 and len(part) % 2 == 0]
-            if good:
-                what, count = POLYGONS, len(good)
-                parts.extend(good)
-                if count != len(mask):
-                    self.note(SHORT_PARTS, number)
-            else:
-                what = ODD if mask else EMPTY
-        elif mask is not None:
-            what, size, text = self._run_lengths(mask, number)
-            if what == RUNS:
-                count = 1
-                parts.append(mask.counts)  # type: ignore[arg-type]
-        if what == ODD:
-            if isinstance(raw, msgspec.Raw):
-                raw = json.loads(bytes(raw))
-            self.odd_masks[number] = short(raw["segmentation"])
-        self.kind.append(what)
-        self.size.extend(size)
-        self.parts.append(count)
-        self.text_lengths.append(len(text))
-        self.texts += text
+    def _masks(self, entries: Sequence[_Annotation], raws: Sequence[Any]) -> None:
+        """Sort the segmentations into their columns."""
+        start, total = len(self.ids), len(entries)
+        masks: list[Any] = [entry.segmentation for entry in entries]
+        kinds = np.full(total, POLYGONS, np.int8)
+        sizes, text_lengths = np.zeros((total, 2), np.int32), np.zeros(total, np.int32)
+        for i, mask in enumerate(masks):
+            if type(mask) is not list:
+                kinds[i], sizes[i], text = self._run_lengths(mask, start + i)
+                masks[i] = [mask.counts] if kinds[i] == RUNS else []
+                text_lengths[i] = len(text)
+                self.texts += text
+        counts = np.fromiter(map(len, masks), np.int32, total)
+        parts = list(itertools.chain.from_iterable(masks))
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        owners = np.repeat(np.arange(total), counts)
+        wrong = ((lengths < 6) | (lengths % 2 == 1)) & (kinds[owners] == POLYGONS)
+        empty = (counts == 0) & (kinds == POLYGONS)
+        if wrong.any() or empty.any():
+            for i in np.union1d(owners[wrong], np.flatnonzero(empty)).tolist():
+                good = [part for part in masks[i] if len(part) >= 6 and len(part) % 2 == 0]
+                if good:
+                    self.note(SHORT_PARTS, start + i)
+                else:
+                    kinds[i] = ODD if masks[i] else EMPTY
+                counts[i] = len(good)
+            parts = [part for part, bad in zip(parts, wrong.tolist(), strict=True) if not bad]
+            lengths = lengths[~wrong]
+        for i in np.flatnonzero(kinds == ODD).tolist():
+            raw = raws[i]
+            entry = json.loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+            self.odd_masks[start + i] = short(entry["segmentation"])
+        self.kind.frombytes(kinds.tobytes())
+        self.size.frombytes(sizes.tobytes())
+        self.text_lengths.frombytes(text_lengths.tobytes())
+        self.parts.frombytes(counts.tobytes())
+        self.lengths.frombytes(lengths.tobytes())
+        for part in parts:
+            self.numbers.fromlist(part)
 
-    def _run_lengths(self, mask: _RunLengths, number: int) -> tuple[int, tuple[int, int], bytes]:
-        nothing = ODD, (0, 0), b""
-        if not mask.counts or not all(map(is_side, mask.size)):
+    def _run_lengths(
+        self, mask: _RunLengths | None, number: int
+    ) -> tuple[int, tuple[int, int], bytes]:
+        """Return the kind of a mask that is no polygon, its size and its packed counts."""
+        nothing = NONE if mask is None else ODD, (0, 0), b""
+        if mask is None or not mask.counts or not all(map(is_side, mask.size)):
             return nothing
         size = (int(mask.size[0]), int(mask.size[1]))
         if not isinstance(mask.counts, str):
@@ -444,6 +468,18 @@ NOTES = {
         "Remove them from the segmentation.",
     ),
 }
+
+
+def _are_usual(entries: Sequence[_Annotation]) -> bool:
+    """Tell whether flags are 0 or 1 and ids whole, as far as types do not say so."""
+    for field in ("iscrowd", "ignore"):
+        if not {getattr(entry, field) for entry in entries} <= {0, 1, msgspec.UNSET}:
+            return False
+    for field in ("id", "image_id", "category_id"):
+        values = [getattr(entry, field) for entry in entries]
+        if float in set(map(type, values)) and not all(map(coco_json.is_id, values)):
+            return False
+    return True
 
 
 def _mask_of(mask: Any) -> Any:
