@@ -13,13 +13,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from swin_dense.datasets import coco_layout
+from swin_dense.datasets import coco_file, coco_json, coco_layout
 from swin_dense.errors import InputError
 
 KINDS = ("bbox", "segm", "boundary", "proposal")
@@ -61,7 +62,7 @@ class Truth:
     boxes: np.ndarray
     areas: np.ndarray
     crowds: np.ndarray
-    masks: list[Any]
+    masks: Sequence[Any]
     category_ids: tuple[Any, ...]
     extras: dict[str, list[dict]] = dataclasses.field(default_factory=dict)
 
@@ -69,40 +70,71 @@ class Truth:
         self.place = {number: i for i, number in enumerate(self.ids)}
 
     @classmethod
-    def read(cls, annotation_file: str | Path, names: Iterable[str]) -> Truth:
+    def read(cls, annotation_file: str | Path, names: Iterable[str], lvis: bool = False) -> Truth:
         """Read the objects of these classes from a COCO instance file.
 
         Images come in the order of their numbers, as pycocotools takes them, texts in that of the
-        file: between detections of one score the first image wins.
+        file: between detections of one score the first image wins. A class that the file does not
+        list has no objects, and a number that no other has.
+
+        Args:
+            lvis: whether to read what LVIS says of images and classes.
         """
-        content = coco_layout.load(annotation_file)
-        categories = coco_layout.categories_of(content, annotation_file)
-        chosen = coco_layout.match_classes(names, categories, subset=True)
-        label_of = {number: label for label, number in enumerate(chosen.values())}
-        images = list(content["images"])
-        if all(isinstance(image["id"], int | float) for image in images):
-            images.sort(key=lambda image: image["id"])
-        place = {image["id"]: i for i, image in enumerate(images)}
-        rows = [row for row in content["annotations"] if row["category_id"] in label_of]
-        by_id = {entry["id"]: entry for entry in content["categories"]}
+        file = coco_file.open_coco(annotation_file)
+        names = tuple(names)
+        known = coco_layout.present_classes(names, file.categories)
+        taken = (n for n in file.categories if isinstance(n, int))
+        free = itertools.count(max(taken, default=0) + 1)
+        numbers = tuple(known[n] if n in known else next(free) for n in names)
+        order = list(range(len(file)))
+        if all(isinstance(number, int | float) for number in file.image_ids):
+            order.sort(key=file.image_ids.__getitem__)
+        place_of = np.empty(len(file), np.int64)
+        place_of[order] = np.arange(len(file))
+        label_of = {number: label for label, number in enumerate(numbers)}
+        labels = np.array([label_of.get(n, -1) for n in file.category_ids] + [-1], np.int64)
+        label = labels[file.category]  # -1, a category that the file lacks, is the last
+        rows = np.flatnonzero((label >= 0) & (file.image >= 0))
         return cls(
-            tuple(chosen),
-            tuple(place),
-            np.array([(i["height"], i["width"]) for i in images], np.int64).reshape(-1, 2),
-            np.array([place[row["image_id"]] for row in rows], np.int64),
-            np.array([label_of[row["category_id"]] for row in rows], np.int64),
-            np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
-            np.array([row["area"] for row in rows], np.float64),
-            np.array([bool(row.get("iscrowd")) for row in rows], bool),
-            [without_slivers(row.get("segmentation")) for row in rows],
-            tuple(chosen.values()),
-            {
-                "images": [_labels_of(i, label_of) for i in images],
-                "categories": [
-                    {k: v for k, v in by_id[n].items() if k == "frequency"} for n in label_of
-                ],
-            },
+            names,
+            tuple(file.image_ids[i] for i in order),
+            np.stack([file.heights, file.widths], 1)[order],
+            place_of[file.image[rows]],
+            label[rows],
+            np.asarray(file.box)[rows],
+            np.asarray(file.area)[rows],
+            np.asarray(file.crowd)[rows],
+            _Masks(file, rows),
+            numbers,
+            _extras(file.path, order, label_of) if lvis else {},
         )
+
+
+class _Masks(Sequence):
+    """Decode the mask of an object when it is asked for."""
+
+    def __init__(self, file: coco_file.CocoFile, rows: np.ndarray):
+        self.file, self.rows = file, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.file.segmentation(int(self.rows[i]))
+
+
+def _extras(path: Path, order: Sequence[int], label_of: Mapping) -> dict[str, list[dict]]:
+    """Read what LVIS says beside: of classes their frequency, of images what was looked for."""
+    content = coco_json.load(path)
+    by_id = {entry["id"]: entry for entry in content["categories"]}
+    frequencies = [{"frequency": by_id.get(n, {}).get("frequency", "")} for n in label_of]
+    if not any(row["frequency"] in FREQUENCIES for row in frequencies):
+        raise InputError(
+            f"{path}: lvis=True needs LVIS's annotations, whose categories have a frequency (r, c "
+            "or f); here none has. Leave lvis out for COCO's numbers."
+        )
+    images = [_labels_of(content["images"][i], label_of) for i in order]
+    return {"images": images, "categories": frequencies}
 
 
 def _labels_of(image: Mapping, label_of: Mapping) -> dict:
@@ -296,10 +328,11 @@ class _Table:
             rows[:, 0], rows[:, 5], rows[:, 6] = one.place + 1, scores, one.labels + 1
             rows[:, 1:3], rows[:, 3:5] = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
             parts.append(rows)
-        if masked and any(mask is None for mask in truth.masks):
+        bare = sum(mask is None for mask in truth.masks) if masked else 0
+        if bare:
             raise InputError(
-                f"metric {kind!r} judges masks, and {sum(m is None for m in truth.masks)} of "
-                f"{len(truth.masks)} objects of the truth have none. Ask for metric='bbox'."
+                f"metric {kind!r} judges masks, and {bare} of {len(truth.masks)} objects of the "
+                "truth have none. Ask for metric='bbox'."
             )
         return cls(np.concatenate(parts), masks if masked else None, np.concatenate(areas))
 
@@ -339,7 +372,7 @@ def _by_hotcoco(truth: Truth, table: _Table, kind: str, lvis: bool) -> Any:
         truth.boxes,
         area=truth.areas,
         iscrowd=truth.crowds,
-        segmentation=truth.masks if masked else None,
+        segmentation=list(truth.masks) if masked else None,
     )
     if masked:
         judged = known.load_res(table.rows, segmentation=table.masks)

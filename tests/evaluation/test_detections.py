@@ -150,7 +150,7 @@ def test_lvis_forgives_classes_that_nobody_looked_for(tmp_path):
     categories = [dict(id=5, name="a", frequency="r"), dict(id=6, name="b", frequency="f")]
     path = tmp_path / "lvis.json"
     path.write_text(json.dumps(dict(images=images, annotations=rows, categories=categories)))
-    truth = Truth.read(path, ("a", "b"))
+    truth = Truth.read(path, ("a", "b"), lvis=True)
     corners = np.array([[10.0, 10, 50, 50]])
     found = [
         Found(0, np.repeat(corners, 2, 0), np.array([0.5, 0.9]), np.array([0, 1])),
@@ -175,7 +175,7 @@ def test_slivers_of_polygons_are_passed_by(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
     truth = Truth.read(path, ["a"])
-    assert truth.masks == [[square]]
+    assert list(truth.masks) == [[square]]
     counts = rle.frPyObjects([square], 60, 50)[0]["counts"]
     corners = np.array([[10.0, 10, 40, 40]])
     found = Found(0, corners, np.ones(1), np.zeros(1, int), [counts])

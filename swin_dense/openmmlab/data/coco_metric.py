@@ -111,7 +111,7 @@ class CocoMetric(BaseMetric):
                     "CocoMetric: ann_file names the annotations of the split that is judged; it is "
                     "missing. State it in the evaluator."
                 )
-            self._truth = Truth.read(self.ann_file, self.dataset_meta["classes"])
+            self._truth = Truth.read(self.ann_file, self.dataset_meta["classes"], self.lvis)
         return self._truth
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
