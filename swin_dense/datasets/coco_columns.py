@@ -282,8 +282,8 @@ class _Rows:
         start = len(self.ids)
         self.ids.extend(map(whole_id, [entry.id for entry in entries]))
         self.box.extend(itertools.chain.from_iterable([entry.bbox for entry in entries]))
-        areas = [entry.area for entry in entries]
-        crowds = [entry.iscrowd for entry in entries]
+        areas: list[Any] = [entry.area for entry in entries]
+        crowds: list[Any] = [entry.iscrowd for entry in entries]
         for of, values, absent, instead in (
             (AREA_ABSENT, areas, None, 0.0),
             (CROWD_ABSENT, crowds, msgspec.UNSET, 0),
@@ -342,7 +342,8 @@ class _Rows:
             if float in set(map(type, values)):
                 fractions.update(i for i, value in enumerate(values) if type(value) is float)
         for of, places in ((MIXED_IDS, mixed), (FLOAT_IDS, fractions)):
-            self.notes.setdefault(of, []).extend(start + i for i in sorted(places))
+            if places:
+                self.notes.setdefault(of, []).extend(start + i for i in sorted(places))
 
     def _masks(self, entries: Sequence[_Annotation], raws: Sequence[Any]) -> None:
         """Sort the segmentations into their columns."""

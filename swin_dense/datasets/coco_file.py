@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import mmap
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ FORMAT = 1  # of the columns; another one makes them anew
 CACHED = 4 << 20  # bytes: smaller files are parsed as fast as they are looked up
 REMEMBERED = 4  # files of this process
 READ_AT_ONCE = 1 << 24  # bytes
+SETTLED = 2  # seconds after which another write shows in a file's times
 
 
 class CocoFile:
@@ -158,7 +160,7 @@ def open_coco(path: str | Path) -> CocoFile:
         if (str(path), key) in _remembered:
             return _remembered[str(path), key]
         return _remember(known or (str(path), key), CocoFile(path, key, read_columns(data, path)))
-    key = _hash(path)
+    key = _known_key(path, place) or _hash(path)
     found = _cached(path, key, place / f"{key}.columns")
     if found is None:
         with column_cache.alone(place / f"{key}.columns"):
@@ -168,6 +170,7 @@ def open_coco(path: str | Path) -> CocoFile:
 
 def _make(path: Path, place: Path) -> CocoFile:
     """Parse a file and keep its columns on disk, or in memory where that cannot be written."""
+    began, state = time.time(), _state(path)
     data, key = _read(path)
     base = np.frombuffer(data, np.uint8).ctypes.data
     given_back = 0
@@ -194,6 +197,8 @@ def _make(path: Path, place: Path) -> CocoFile:
         del columns
         found = _cached(path, key, cached)
         if found is not None:
+            if state == _state(path) and state[-1] < (began - SETTLED) * 1e9:
+                column_cache.save_json(_note(path, place), {"key": key, "state": state})
             return found
         data, key = _read(path)
         columns = read_columns(data, path)
@@ -223,6 +228,22 @@ def _cached(path: Path, key: str, cached: Path) -> CocoFile | None:
 
 def _reopen(path: Path, key: str, cached: Path) -> CocoFile:
     return _cached(path, key, cached) or open_coco(path)
+
+
+def _known_key(path: Path, place: Path) -> str | None:
+    """Return the key of a file that was hashed before and not written since, as its inode says."""
+    note = column_cache.load_json(_note(path, place))
+    return note["key"] if note and note.get("state") == _state(path) else None
+
+
+def _state(path: Path) -> list[int]:
+    state = os.stat(path)
+    return [FORMAT, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def _note(path: Path, place: Path) -> Path:
+    name = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=16).hexdigest()
+    return place / f"{name}.note"
 
 
 def _remember(known: Any, found: CocoFile) -> CocoFile:

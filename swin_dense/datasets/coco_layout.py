@@ -518,7 +518,9 @@ def _class_findings(
     counts = {name: count for name, count in summary.objects.items() if count}
     if counts and max(counts.values()) >= UNEVEN * min(counts.values()):
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-        rare = sorted((n for n in counts if counts[n] * UNEVEN <= counts[most]), key=counts.get)
+        rare = sorted(
+            (n for n in counts if counts[n] * UNEVEN <= counts[most]), key=counts.__getitem__
+        )
         text = (
             f"{most} has {counts[most]} objects, {least} {counts[least]}; {len(rare)} classes have "
             f"less than one for {UNEVEN} of {most}."

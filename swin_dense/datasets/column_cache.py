@@ -79,8 +79,9 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], more: Any) -> bool:
             try:
                 file.write(MAGIC + len(head).to_bytes(8, "little") + head)
                 for name, values in arrays.items():
-                    file.seek(table[name][2])
-                    file.write(memoryview(np.ascontiguousarray(values)).cast("B"))
+                    if values.size:  # a view without elements has no bytes to cast to
+                        file.seek(table[name][2])
+                        file.write(np.ascontiguousarray(values).data.cast("B"))
                 file.seek(begin + at)
                 file.write(MAGIC)
                 file.close()

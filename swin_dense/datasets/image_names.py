@@ -102,6 +102,11 @@ class _Folders:
         folder, base = os.path.split(name)
         return base in self.there(folder)
 
+    def lacking(self, names: Sequence[str]) -> list[int]:
+        """Return the positions of names without a file."""
+        top = self.there("")  # most sets have one folder: no name is taken apart then
+        return [i for i, name in enumerate(names) if name not in top and not self.has(name)]
+
 
 def _form(name: str) -> tuple[str, str]:
     stem, suffix = os.path.splitext(name)
@@ -118,9 +123,8 @@ def find(image_dir: str | Path, names: Sequence[str]) -> Names:
     folders, listed = _Folders(top), set(names)
     files, absent = list(names), []
     changed: dict[str, list[str]] = collections.defaultdict(list)  # code -> names
-    for i, name in enumerate(names):
-        if folders.has(name):
-            continue
+    for i in folders.lacking(names):
+        name = names[i]
         found = _only_fit(name, folders, listed)
         if found is None:
             absent.append(name)
@@ -169,16 +173,13 @@ def _only_fit(name: str, folders: _Folders, listed: set[str]) -> str | None:
 
 
 def _not_listed(top: Path, folders: _Folders, files: Iterable[str]) -> list[Finding]:
-    known = set(files)
-    rest = [
-        os.path.join(folder, name)
-        for folder, there in folders.listed.items()
-        for name in there
-        if os.path.splitext(name)[1].lower() in SUFFIXES and os.path.join(folder, name) not in known
-    ]
+    known, rest = set(files), list[str]()
+    for folder, there in folders.listed.items():
+        inside = {os.path.join(folder, name) for name in there} if folder else there
+        rest += inside - known
+    rest = sorted(name for name in rest if os.path.splitext(name)[1].lower() in SUFFIXES)
     if not rest:
         return []
-    rest.sort()
     what = f"{len(rest)} images are in the folder and not in the file: {first_names(rest)}."
     return [NOT_LISTED.found(what, "Name the file that lists them, if they belong in.", top, rest)]
 
@@ -192,7 +193,7 @@ def image_problems(images: list, image_dir: Path, what: str = "images") -> list[
     """
     names = [image["file_name"] for image in images]
     folders = _Folders(Path(image_dir))
-    absent = [name for name in names if not folders.has(name)]
+    absent = [names[i] for i in folders.lacking(names)]
     return [f.text for f in _absent(Path(image_dir), names, absent, folders, what)]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from pycocotools import mask as rle
 
 from swin_dense.datasets.coco_layout import check, class_names, match_classes, read_categories
 from swin_dense.errors import InputError, MissingInputError
@@ -33,6 +34,11 @@ GOOD = {
     "annotations": [box(1, 1, 7), box(2, 2, 3), box(3, 2, 7)],
     "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
 }
+
+
+def packed(*runs, size=(48, 64)):
+    """Compressed run lengths as pycocotools writes them."""
+    return rle.frPyObjects({"counts": list(runs), "size": list(size)}, *size)["counts"].decode()
 
 
 @pytest.fixture
@@ -125,7 +131,7 @@ def test_warnings(place):
         ]
         content["categories"].append({"id": 8, "name": "cow"})
 
-    summary = check(place(changed(spoil)), place.images, need_masks=True, min_side=32)
+    summary = check(place(changed(spoil)), place.images, min_side=32)
     assert summary.dropped == {"thin": 2, "outside": 1, "area": 1, "ignore": 1}
     assert (summary.crowds, summary.outside_boxes) == (1, 1)
     assert (summary.images, summary.kept_images, summary.small_images) == (4, 2, 1)
@@ -137,6 +143,10 @@ def test_warnings(place):
         "wholly outside their image, 1 with an area of zero or less, 1 marked ignore",
         "1 boxes reach outside their image",
         "classes without any object: cow",
+        "1 images are listed more than once: two.jpg. Merge their entries.",
+    ]
+    assert summary.notes == [
+        "1 of 12 annotations state no iscrowd: they count as single objects; ids 1."
     ]
 
 
@@ -317,9 +327,10 @@ def test_a_mask_nothing_can_be_learnt_from(place, mask, iscrowd):
 @pytest.mark.parametrize(
     "mask",
     [
-        SQUARE + [[1, 2, 3, 4]],  # the loader takes the first and leaves the second
-        {"counts": "Q", "size": [48, 64]},
-        {"counts": [3072], "size": [48, 64]},
+        SQUARE,
+        {"counts": packed(490, 400, 2182), "size": [48, 64]},
+        {"counts": [490, 400, 2182], "size": [48.0, 64]},
+        {"counts": [490.0, 400.0, 2182.0], "size": [48, 64]},
     ],
 )
 def test_masks_to_learn_from(place, mask):

@@ -65,7 +65,7 @@ class CocoInstances(CocoDataset):
         super().__init__(*args, **kwargs)
 
     def full_init(self) -> None:
-        if self._fully_initialized:
+        if getattr(self, "_fully_initialized", False):
             return
         self._open()
         self._proposals = self._read_proposals() if self.proposal_file is not None else None

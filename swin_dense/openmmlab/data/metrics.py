@@ -70,7 +70,7 @@ class NamedCOCO(COCO):
             if "segmentation" in row:
                 row["segmentation"] = without_slivers(row["segmentation"])
         if self.dataset:
-            self.dataset.setdefault("info", {})
+            self.dataset.setdefault("info", {})  # type: ignore[arg-type]
         super().createIndex()
 
     def get_cat_ids(

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from swin_dense.datasets import coco_layout, coco_panoptic, label_maps, layouts, shapes
+from swin_dense.datasets.findings import Finding
 from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab.data.datasets import location
@@ -153,7 +154,7 @@ def _complete_instances(
     lines = []
     for split, dataset in zip(splits, datasets, strict=True):
         file = location(dataset, "ann_file")
-        here, lacking = names, []
+        here, lacking = names, list[Finding]()
         if dataset is not datasets[0]:
             first = location(datasets[0], "ann_file")
             here, lacking = coco_layout.classes_of_split(file, names, first, subset)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import pickle
 import random
 
 import numpy as np
 import pytest
+from mmdet.datasets import CocoDataset, ConcatDataset, MultiImageMixDataset
+from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 from PIL import Image
 
 import swin_dense.openmmlab  # noqa: F401
@@ -286,3 +289,151 @@ def test_some_of_the_classes_of_segments(panoptic_file):
 )
 def test_which_images_of_segments_are_trained_on(panoptic_file, more, kept):
     assert [sample["img_id"] for sample in panoptic(panoptic_file, **more)] == kept
+
+
+# Instances as mmdet has them.
+
+
+@pytest.fixture
+def wild(tmp_path):
+    """Thirty images, some without objects; masks of each kind, crowds, ignored, two left out."""
+    draw = random.Random(7)
+    images = [
+        dict(id=100 - i, file_name=f"deep/{i}.jpg", height=30 + i, width=60 - i) for i in range(30)
+    ]
+    rows = []
+    for number in range(1, 150):
+        image = draw.choice(images[:25])
+        size = [image["height"], image["width"]]
+        mask = draw.choice(
+            [
+                [[draw.uniform(0, 30) for _ in range(2 * n)] for n in (3, 5)],
+                dict(size=size, counts=[7, 8, size[0] * size[1] - 15]),
+                dict(size=size, counts="52d"),
+                [],
+            ]
+        )
+        row = dict(id=number, image_id=image["id"], category_id=draw.choice(list(CATEGORIES)))
+        row |= dict(bbox=[draw.uniform(-9, 50), 3, draw.uniform(0, 9), 12], segmentation=mask)
+        row |= dict(area=draw.choice([0, 50.5, 60]), iscrowd=draw.choice([0, 0, 1]))
+        rows.append(row | draw.choice([{}, {"ignore": 1}, {"ignore": 0}]))
+    content = dict(
+        images=images,
+        annotations=rows,
+        categories=[dict(id=i, name=name) for i, name in CATEGORIES.items()],
+    )
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+FILTERS = [
+    {},
+    dict(filter_cfg=dict(filter_empty_gt=True, min_size=36)),
+    dict(filter_cfg=dict(filter_empty_gt=True, min_size=36), test_mode=True),
+    dict(filter_cfg=dict(min_size=40), indices=5),
+    dict(indices=-4),
+    dict(indices=[7, 2, 2, 11]),
+    dict(data_prefix=dict(img="x", seg="y"), seg_map_suffix=".tif"),
+    dict(return_classes=True, caption_prompt={}),
+]
+
+
+def samples(dataset):
+    found = [dataset.get_data_info(i) for i in range(len(dataset))]
+    return [{key: value for key, value in row.items() if key != "label_table"} for row in found]
+
+
+@pytest.mark.parametrize("more", FILTERS, ids=str)
+def test_samples_equal_mmdets(wild, more):
+    names = tuple(CATEGORIES.values())  # mmdet takes ids in the order of the file
+    common = dict(ann_file=str(wild), metainfo=dict(classes=names), pipeline=[])
+    common |= dict(data_prefix=dict(img="x")) | more
+    ours, theirs = CocoInstances(**common), CocoDataset(**common)
+    assert len(ours) == len(theirs) > 3
+    assert samples(ours) == samples(theirs)
+    assert [ours.get_cat_ids(i) for i in range(len(ours))] == [
+        theirs.get_cat_ids(i) for i in range(len(theirs))
+    ]
+    assert (ours.cat_ids, ours.cat2label) == (theirs.cat_ids, theirs.cat2label)
+    assert ours.cat_img_map == theirs.cat_img_map
+    last = {k: v for k, v in ours[-1].items() if k != "label_table"}
+    assert last == theirs[-1]
+
+
+@pytest.mark.parametrize("indices", [3, -3, [4, 0, 4, 2]], ids=str)
+def test_subsets_equal_mmdets(wild, indices):
+    names = tuple(CATEGORIES.values())
+    common = dict(ann_file=str(wild), metainfo=dict(classes=names), pipeline=[])
+    common |= dict(data_prefix=dict(img="x"))
+    ours, theirs = CocoInstances(**common), CocoDataset(**common, serialize_data=False)
+    subset = ours.get_subset(indices)
+    assert samples(subset) == samples(theirs.get_subset(indices))
+    assert len(ours) == 30
+    assert subset.file is ours.file
+    ours.get_subset_(indices)
+    assert samples(ours) == samples(subset)
+
+
+def test_mmdets_wrappers_take_it(wild):
+    names = tuple(CATEGORIES.values())
+    common = dict(ann_file=str(wild), metainfo=dict(classes=names), pipeline=[])
+    common |= dict(data_prefix=dict(img="x"))
+    kinds = [CocoInstances, CocoDataset]
+    for wrap in (
+        lambda d: ClassBalancedDataset(d, oversample_thr=0.9),
+        lambda d: RepeatDataset(d, times=2),
+        lambda d: ConcatDataset([d, d.get_subset([3, 1])]),
+        lambda d: MultiImageMixDataset(d, pipeline=[]),
+    ):
+        ours, theirs = (wrap(kind(**common)) for kind in kinds)
+        assert len(ours) == len(theirs)
+        assert samples(ours) == samples(theirs)
+        assert ours[5] == theirs[5]
+
+
+def test_another_process_has_the_same_samples(wild):
+    dataset = instances(wild)
+    sent = pickle.dumps(dataset)
+    assert samples(pickle.loads(sent)) == samples(dataset)
+
+
+def test_a_file_with_an_error_is_refused_in_words(annotations):
+    content = json.loads(annotations.read_text())
+    content["annotations"][2].pop("bbox")
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"1 of 5 annotations lack 'bbox'.*\[field-absent\]"):
+        instances(annotations)
+
+
+def test_a_split_that_lists_fewer_categories_keeps_the_labels(annotations):
+    content = json.loads(annotations.read_text())
+    content["categories"] = content["categories"][1:]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != 9]
+    annotations.write_text(json.dumps(content))
+    classes = dict(metainfo=dict(classes=("cat", "dog", "emu")))
+    dataset = instances(annotations, test_mode=True, **classes)
+    assert labels_of(dataset) == [[2, 1], [1, 2]]
+    with pytest.raises(InputError, match="'cat' is not in the file"):
+        instances(annotations, **classes)
+
+
+def test_images_are_found_as_the_check_finds_them(annotations, tmp_path):
+    content = json.loads(annotations.read_text())
+    content["images"][0]["file_name"] = "deep\\a.JPG"
+    annotations.write_text(json.dumps(content))
+    (tmp_path / "x/deep").mkdir(parents=True)
+    (tmp_path / "x/deep/a.jpg").touch()
+    (tmp_path / "x/22.png").touch()
+    dataset = CocoInstances(
+        ann_file=str(annotations), data_prefix=dict(img=str(tmp_path / "x")), pipeline=[]
+    )
+    assert [s["img_path"] for s in dataset] == [f"{tmp_path}/x/deep/a.jpg", f"{tmp_path}/x/22.png"]
+
+
+def test_proposals_come_with_their_image(annotations, tmp_path):
+    stored = {"x/31.png": {"bboxes": [1]}, "x/22.png": {"bboxes": [2]}}
+    path = tmp_path / "proposals.pkl"
+    path.write_bytes(pickle.dumps(stored))
+    dataset = instances(annotations, proposal_file=str(path))
+    assert [sample["proposals"]["bboxes"] for sample in dataset] == [[1], [2]]
