@@ -1,7 +1,9 @@
 """Word once the options that several commands take."""
 
 import argparse
+import ast
 import contextlib
+import json
 import os
 import re
 import sys
@@ -11,6 +13,13 @@ from swin_dense.errors import nearest
 
 CONFIG = "a file, or the name of one of our configs such as mask_rcnn_swin_t"
 NUMBER = re.compile(r"-\.?\d")
+QUOTES = ("'", '"')
+EXAMPLE = """'{"a": 1}'"""
+# Keys whose values are paths, or parts of one: nothing in them means a list or a number.
+PLACE = re.compile(
+    r"(^|\.)(data_root|work_dir|load_from|ann_file|checkpoint|outfile_prefix|out_dir|save_dir|"
+    r"data_prefix\.\w+)\s*$"
+)
 LAUNCHERS = {"pytorch": ("RANK", "torchrun"), "slurm": ("SLURM_PROCID", "srun")}
 
 
@@ -183,12 +192,15 @@ class Settings(argparse.Action):
         pairs = dict(getattr(namespace, self.dest) or {})
         for text in values:
             key, equals, written = text.partition("=")
+            if not (key.strip() and equals):
+                parser.error(
+                    f"{option_string}: write KEY=VALUE, not {text!r}. A value with spaces stands "
+                    "in quotes, as in 'KEY=my value'."
+                )
             try:
-                pairs[key] = value(written)
-            except ValueError:
-                equals = ""
-            if not (key and equals):
-                parser.error(f"{option_string}: write KEY=VALUE, not {text!r}")
+                pairs[key.strip()] = _place(written) if PLACE.search(key) else value(written)
+            except ValueError as error:
+                parser.error(f"{option_string}: write KEY=VALUE, not {text!r}: {error}.")
         setattr(namespace, self.dest, pairs)
 
 
@@ -196,12 +208,19 @@ def value(text: str) -> Any:
     """Read a value as OpenMMLab's tools do, but leave the spaces within a text where they are.
 
     1 and 2.5 are numbers, true and False switches, None is none; "1,2" and "[1,2]" are lists, (1,2)
-    is a tuple, one within the other too; everything else is a text, without quotes around it.
+    is a tuple, one within the other too; {"a": 1} is a dict, with its names in quotes; everything
+    else is a text, without quotes around it. A comma between quotes is one of the text.
 
     Raises:
-        ValueError: in a list, a bracket has no partner.
+        ValueError: in a list, a bracket has no partner; a dict cannot be read.
     """
-    text = text.strip().strip("'\"").strip()
+    text = text.strip()
+    bare = _without_quotes(text)
+    if bare != text and bare[:1] not in ("(", "[", "{") and "," in bare:
+        return bare
+    text = bare
+    if text[:1] + text[-1:] == "{}":
+        return _dict(text)
     if "," in text and len(parts := _parts(text)) > 1:
         return [value(part) for part in _without_end(parts)]
     ends = text[:1] + text[-1:]
@@ -214,14 +233,45 @@ def value(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), None if text == "None" else text)
 
 
+def _place(text: str) -> str | None:
+    """Read a path as it is written: commas, brackets and digits are parts of a name."""
+    text = _without_quotes(text)
+    return None if text == "None" else text
+
+
+def _without_quotes(text: str) -> str:
+    """Take off one pair of quotes around a text; one without its partner is a part of it."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES:
+        inner = text[1:-1]
+        return text if text[0] in inner else inner.strip()
+    return text
+
+
+def _dict(text: str) -> Any:
+    """Read a dict as JSON or Python write it; what has no colon is a text in braces."""
+    if ":" not in text and text != "{}":
+        return text
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError(f"a dict has its names in quotes, as in {EXAMPLE}") from None
+
+
 def _parts(text: str) -> list[str]:
-    """Split at the commas outside of all brackets."""
-    parts, depth = [""], 0
+    """Split at the commas outside of all brackets, and of quotes around a whole part."""
+    parts, depth, quote = [""], 0, ""
     for character in text:
-        depth += (character in "([") - (character in ")]")
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in QUOTES and not parts[-1].rstrip("([ ").strip():
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
         if depth < 0:
             break
-        if character == "," and depth == 0:
+        if character == "," and depth == 0 and not quote:
             parts.append("")
         else:
             parts[-1] += character

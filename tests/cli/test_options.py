@@ -31,6 +31,14 @@ def test_a_value_is_what_openmmlab_s_tools_read(text):
         ("'a b'", "a b"),
         ("(1,2),(3,4)", [(1, 2), (3, 4)]),  # no end in OpenMMLab's
         ("photos (a,b)", "photos (a,b)"),
+        ("'a,b'", "a,b"),
+        ("['a,b',\"c,(\",it's]", ["a,b", "c,(", "it's"]),
+        ('24"', '24"'),
+        ('{"a": [1, null]}', {"a": [1, None]}),
+        ("{'a': (1, 2)}", {"a": (1, 2)}),
+        ("[{'a': 1, 'b': 2}, 3]", [{"a": 1, "b": 2}, 3]),
+        ("{}_{}", "{}_{}"),
+        ("1e-4", 1e-4),
     ],
 )
 def test_spaces_stay_within_a_text(text, expected):
@@ -56,11 +64,28 @@ def test_pairs_add_up():
     assert parsed().cfg_options is None
 
 
-@pytest.mark.parametrize("word", ["a", "=3", "a=[1,2"])
-def test_what_is_no_pair_is_named(word, capsys):
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [("a", ". A value with spaces stands in quotes"), ("=3", ". A value"), (" =3", ". A value")]
+    + [("a=[1,2", ": a bracket without its partner"), ("a={b: 1}", ": a dict has its names in")],
+)
+def test_what_is_no_pair_is_named(word, why, capsys):
     with pytest.raises(SystemExit, match="2"):
         parsed("--cfg-options", "b=1", word)
-    assert f"error: --cfg-options: write KEY=VALUE, not {word!r}." in capsys.readouterr().err
+    assert f"error: --cfg-options: write KEY=VALUE, not {word!r}{why}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/a,b", "/my data/[1] (2)", "2024", "007", "/it's", "a=b", "/\u5199\u771f/\u00e9"]
+)
+def test_a_path_is_taken_as_it_is_written(path):
+    key = "train_dataloader.dataset.data_root"
+    assert parsed("--cfg-options", f"{key}={path}").cfg_options == {key: path}
+    assert parsed("--cfg-options", f"{key}='{path}'").cfg_options in (
+        {key: path},
+        {key: f"'{path}'"},
+    )
+    assert parsed("--cfg-options", "load_from=None").cfg_options == {"load_from": None}
 
 
 @pytest.fixture
