@@ -261,11 +261,11 @@ def _dict(text: str) -> Any:
 
 def _parts(text: str) -> list[str]:
     """Split at the commas outside of all brackets, and of quotes around a whole part."""
-    parts, depth, quote = [""], 0, ""
+    parts, depth, quote, before = [""], 0, "", ","
     for character in text:
         if quote:
             quote = "" if character == quote else quote
-        elif character in QUOTES and not parts[-1].rstrip("([ ").strip():
+        elif character in QUOTES and before in "([{,:":
             quote = character
         else:
             depth += (character in "([{") - (character in ")]}")
@@ -275,6 +275,7 @@ def _parts(text: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += character
+        before = character if character.strip() else before
     if depth:
         raise ValueError(f"a bracket without its partner in {text!r}")
     return parts
