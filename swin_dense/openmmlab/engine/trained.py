@@ -70,8 +70,7 @@ def find(
         config = _dumped_config(folder)
     if config is None:
         found = carried or _no_config(checkpoint)
-        configs.check_options(found, options)
-        found.merge_from_dict(options)
+        configs.lay_over(found, options)
     else:
         found = _named_config(config, options, say)
         asked = image_scale or any("pipeline" in key for key in options)

@@ -30,6 +30,25 @@ SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "
     "pretrained",
     "sync_bn",
 }
+# What the keys of a section without a type may be; the runner reads no others.
+KEYS = {
+    "env_cfg": ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"),
+    "env_cfg.mp_cfg": ("mp_start_method", "opencv_num_threads"),
+    "randomness": ("seed", "diff_rank_seed", "deterministic"),
+    "auto_scale_lr": ("enable", "base_batch_size"),
+}
+# What mmengine takes for a hook or section that is left out; an option may change a part of it.
+TYPES = {
+    "default_hooks.runtime_info": "RuntimeInfoHook",
+    "default_hooks.timer": "IterTimerHook",
+    "default_hooks.sampler_seed": "DistSamplerSeedHook",
+    "default_hooks.logger": "LoggerHook",
+    "default_hooks.param_scheduler": "ParamSchedulerHook",
+    "default_hooks.checkpoint": "CheckpointHook",
+    "visualizer": "Visualizer",
+}
+LISTS = ("custom_hooks", "param_scheduler")
+OWN_OPTION = ("launcher",)  # of the commands alone
 ELSEWHERE = frozenset({"tta_model", "tta_pipeline"})  # read by other tools of OpenMMLab
 REQUIRED = ("model", "default_scope")
 SCOPES = ("mmdet", "mmseg")
@@ -81,8 +100,8 @@ def complete(
     """
     check_sections(config, path)
     if options:
-        check_options(config, options)
-        config.merge_from_dict(dict(options))
+        lay_over(config, options)
+    _check_keys(config)
     if isinstance(config.get("param_scheduler"), dict):
         config.param_scheduler = [config.param_scheduler]
     if config.default_scope not in SCOPES:
@@ -174,20 +193,63 @@ def _parts(node: Any) -> Iterator[tuple[Any, Any]]:
         yield from _parts(part)
 
 
-def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Check that a dotted key leads through keys that exist.
+def lay_over(config: Config, options: Mapping[str, Any]) -> None:
+    """Change `config` by `options`, dotted key -> value, as `check_options` allows them.
 
-    Below the first, one may be new if it is like none.
+    A part of a hook or section that the config leaves out is laid over what mmengine would take.
+    """
+    check_options(config, options)
+    config.merge_from_dict(dict(options))
+    for place, kind in TYPES.items():
+        node = _at(config, place)
+        if node is not None and any(dotted.startswith(place) for dotted in options):
+            node.setdefault("type", kind)
+
+
+def _at(config: Config, place: str) -> Any:
+    """Return the dict at a dotted place, None if there is none."""
+    node: Any = config._cfg_dict
+    for part in place.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else None
+
+
+def _check_keys(config: Config) -> None:
+    """Refuse a key that nothing reads in a section without a type."""
+    for place, keys in KEYS.items():
+        for key in _at(config, place) or ():
+            if key not in keys:
+                raise InputError(
+                    f"config: nothing reads {place}.{key}.{nearest(key, keys)} "
+                    f"{place} has: {', '.join(keys)}."
+                )
+    known = [place.rpartition(".")[2] for place in TYPES if place.startswith("default_hooks.")]
+    for name, hook in (config.get("default_hooks") or {}).items():
+        if isinstance(hook, Mapping) and "type" not in hook:
+            raise InputError(
+                f"config: default_hooks.{name} has no type, so nothing reads it."
+                f"{nearest(name, known)} The runner's own hooks are: {', '.join(known)}."
+            )
+
+
+def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Check that a dotted key leads through keys that exist, or that something reads.
+
+    A section may be new, and so may be what its class takes. Below the first key, another one may
+    be new if it is like none.
     """
     for dotted in options:
+        if dotted in OWN_OPTION:
+            raise InputError(f"`cfg_options` {dotted}: the command has `{dotted}` for it.")
         node: Any = getattr(config, "_cfg_dict", config)
         parts = dotted.split(".")
         for depth, part in enumerate(parts):
+            where = ".".join(parts[:depth])
             if isinstance(node, Sequence) and not isinstance(node, str):
                 if not part.isdigit() or int(part) >= len(node):
                     raise InputError(
-                        f"`cfg_options` {dotted}: {'.'.join(parts[:depth])} is a list of "
-                        f"{len(node)}, {part!r} is not a place in it (0 to {len(node) - 1})."
+                        f"`cfg_options` {dotted}: {where} is a list of {len(node)}, {part!r} is "
+                        f"not a place in it (0 to {len(node) - 1})."
                     )
                 node = node[int(part)]
                 continue
@@ -195,12 +257,36 @@ def check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None
             if part == "in_channels":  # open until the backbone is known, though like others
                 break
             if part not in known:
-                hint = nearest(part, known)
-                if hint or not isinstance(node, Mapping) or (depth == 0 and part not in SECTIONS):
-                    where = ".".join(parts[:depth]) or "the config"
-                    raise InputError(
-                        f"`cfg_options` {dotted}: {where} has no {part!r}.{hint} "
-                        f"It has: {', '.join(map(str, known)) or 'nothing below it'}."
-                    )
+                if not _is_read(config, parts, depth, node):
+                    raise _leads_nowhere(dotted, where, part, known, depth)
                 break
             node = node[part]
+
+
+def _is_read(config: Mapping[str, Any], parts: Sequence[str], depth: int, node: Any) -> bool:
+    """Say whether a key that the config lacks, `parts[depth]` of `node`, is one that is read."""
+    part, where = parts[depth], ".".join(parts[:depth])
+    if not isinstance(node, Mapping):
+        return False
+    if depth == 0:
+        in_a_list = part in LISTS and len(parts) > 1
+        return part in SECTIONS and not in_a_list
+    keys = KEYS.get(where, ()) or [t.rpartition(".")[2] for t in TYPES if t.startswith(f"{where}.")]
+    if part in keys or part in signatures.takes(node, parts[:depth], config["default_scope"]):
+        return True
+    return not nearest(part, node)
+
+
+def _leads_nowhere(
+    dotted: str, where: str, part: str, known: Sequence[str], depth: int
+) -> InputError:
+    if depth == 0 and part in LISTS:
+        return InputError(
+            f"`cfg_options` {dotted}: {part} is a list that this config leaves out; state it in "
+            "the config."
+        )
+    names = [*known, *(SECTIONS if depth == 0 else ())]
+    return InputError(
+        f"`cfg_options` {dotted}: {where or 'the config'} has no {part!r}.{nearest(part, names)} "
+        f"It has: {', '.join(map(str, known)) or 'nothing below it'}."
+    )

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from mmengine import registry as roots
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
 from torch import nn
 
@@ -43,7 +44,15 @@ SECTIONS = {
     "optim_wrapper": Section(
         (roots.OPTIM_WRAPPERS, roots.OPTIMIZERS), frozenset({"constructor", "paramwise_cfg"})
     ),
+    "visualizer": Section((roots.VISUALIZERS, roots.VISBACKENDS)),
+    "log_processor": Section((roots.LOG_PROCESSORS,)),
     "param_scheduler": Section((roots.PARAM_SCHEDULERS,), frozenset({"convert_to_iter_based"})),
+}
+# What mmengine takes where the type is left out.
+TYPES = {
+    ("val_cfg",): "ValLoop",
+    ("test_cfg",): "TestLoop",
+    ("log_processor",): "LogProcessor",
 }
 # What builds these completes them or takes some arguments out, or finds them without a registry.
 COMPLETED = re.compile(r".*_cfg|cfg|dcn|sac|nms|roi_layer|.*_trans")
@@ -95,7 +104,8 @@ def _walk(node: Any, place: tuple[str, ...], section: Section, scope: str) -> It
     if not isinstance(node, Mapping):
         return
     scope = node.get("_scope_", scope)
-    if "type" in node:
+    if "type" in node or (kind := _assumed(node, place)):
+        node = node if "type" in node else {**node, "type": kind}
         yield from _wrong(node, place, section, scope)
     elif place == ("model",):
         yield "model says what to build by its type, as in model = dict(type='MaskRCNN', ...)."
@@ -104,6 +114,22 @@ def _walk(node: Any, place: tuple[str, ...], section: Section, scope: str) -> It
     for key, part in node.items():
         if key not in ELSEWHERE:
             yield from _walk(part, (*place, str(key)), section, scope)
+
+
+def _assumed(node: Mapping[str, Any], place: tuple[str, ...]) -> str | None:
+    """Return the type that mmengine takes for a section that states none, if it takes one."""
+    if place == ("train_cfg",) and "by_epoch" in node:
+        return "EpochBasedTrainLoop" if node["by_epoch"] else "IterBasedTrainLoop"
+    return TYPES.get(place)
+
+
+def takes(node: Mapping[str, Any], place: Sequence[str], scope: str) -> Sequence[str]:
+    """Return the arguments of the class that a node of a config stands for; none if unknown."""
+    section = SECTIONS.get(place[0])
+    if section is None or "type" not in node:
+        return ()
+    kind = find(node["type"], section.registries, node.get("_scope_", scope))
+    return () if kind is None else [*signature(kind).arguments, *section.extra]
 
 
 def _key(place: Sequence[str]) -> str:
@@ -130,11 +156,10 @@ def _wrong(
     if completed:
         return
     takes = signature(kind)
+    closed = takes.closed or kind is CheckpointHook  # whose rest the runner's saving would refuse
     known = [*takes.arguments]
     unknown = [
-        key
-        for key in node
-        if takes.closed and key not in {"type", "_scope_", *known} | section.extra
+        key for key in node if closed and key not in {"type", "_scope_", *known} | section.extra
     ]
     given = () if place == ("model",) else GIVEN
     required = takes.required if place[0] == "model" and part else ()

@@ -159,3 +159,57 @@ def test_a_written_config_is_read_back_alike_without_yapf(tmp_path, monkeypatch)
 def test_importing_the_room_registers_what_configs_name():
     assert swin_dense.openmmlab
     assert {"Progress", "FiniteLoss", "HostMemory", "PlainCheckpoint"} <= set(HOOKS.module_dict)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place", "expected"),
+    [
+        (
+            "env_cfg.mp_cfg.mp_start_method",
+            "spawn",
+            "env_cfg",
+            {"mp_cfg": {"mp_start_method": "spawn"}},
+        ),
+        (
+            "default_hooks.timer.priority",
+            "LOW",
+            "default_hooks",
+            {"timer": {"priority": "LOW", "type": "IterTimerHook"}},
+        ),
+        ("visualizer.name", "x", "visualizer", {"name": "x", "type": "Visualizer"}),
+        ("log_processor.window_size", 3, "log_processor", {"window_size": 3}),
+    ],
+)
+def test_a_section_that_the_config_leaves_out_may_be_set(tmp_path, key, value, place, expected):
+    found = config.load(write(tmp_path, GOOD), {key: value})
+    assert found[place].to_dict() == expected
+
+
+def test_an_argument_like_one_that_is_there_may_be_set(tmp_path):
+    """`save_last` is near `save_best`, and the class takes both."""
+    hook = "default_hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='auto'))\n"
+    key = "default_hooks.checkpoint.save_last"
+    found = config.load(write(tmp_path, GOOD + hook), {key: False}).default_hooks.checkpoint
+    assert (found.save_best, found.save_last) == ("auto", False)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (
+            "env_cfg.cudnn_bench",
+            "nothing reads env_cfg.cudnn_bench. Did you mean 'cudnn_benchmark'",
+        ),
+        ("randomness.sed", "nothing reads randomness.sed. Did you mean 'seed'"),
+        ("default_hooks.chekpoint.interval", "Did you mean 'checkpoint'"),
+        ("default_hooks.checkpoint.keep", "CheckpointHook takes no argument 'keep'"),
+        ("log_processor.by_epoc", "LogProcessor takes no argument 'by_epoc'"),
+        ("train_cfg.foo", "EpochBasedTrainLoop takes no argument 'foo'"),
+        ("custom_hooks.0.type", "custom_hooks is a list that this config leaves out"),
+        ("launcher", "the command has `launcher` for it"),
+    ],
+)
+def test_an_option_that_nothing_reads(tmp_path, key, says):
+    text = GOOD + "train_cfg = dict(by_epoch=True, max_epochs=1)\n"
+    with pytest.raises(InputError, match=says):
+        config.load(write(tmp_path, text), {key: 3})
