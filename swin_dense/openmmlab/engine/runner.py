@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from swin_dense.checkpoints import files, ledger
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.engine import parameters, weights
+from swin_dense.openmmlab.engine import parameters, weights, workers
 from swin_dense.openmmlab.engine.parameters import short
 from swin_dense.openmmlab.settings import building, readers
 from swin_dense.registry import RUNNERS
@@ -77,7 +77,8 @@ class DenseRunner(Runner):
         dataset = dataloader.get("dataset") if isinstance(dataloader, dict) else None
         kind = dataset.get("type") if isinstance(dataset, dict) else dataset
         with building.refusals(f"the data loader of {kind}"):
-            return Runner.build_dataloader(readers.with_ours(dataloader), *args, **kwargs)
+            built = Runner.build_dataloader(readers.with_ours(dataloader), *args, **kwargs)
+        return workers.watch(built)
 
     def build_evaluator(self, evaluator: Any) -> Any:
         """Build the evaluators, mmdet's CocoMetric as the one that reads every file we approve."""

@@ -1,12 +1,14 @@
-"""Say in words what two errors of torch mean for a model that runs.
+"""Say in words what three errors of torch mean for a model that runs.
 
-Only images and the batch of the moment decide them, so no check of the config can come before.
+Only images, the batch and the machine of the moment decide them, so no check of the config can come
+before.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from swin_dense.errors import InputError
+from swin_dense.openmmlab.engine import workers
 
 TOO_FEW = ("selected index k out of range", "k not in range for dimension")  # CPU, GPU
 ONE_VALUE = "Expected more than 1 value per channel"
@@ -14,11 +16,15 @@ ONE_VALUE = "Expected more than 1 value per channel"
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the two errors, raised within, into an InputError; leave every other one as it is."""
+    """Turn these errors, raised within, into an InputError; leave every other one as it is."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
         text = str(error)
+        if workers.is_full(error):
+            raise InputError(workers.FULL) from error
         if any(few in text for few in TOO_FEW):
             raise InputError(
                 "model: top-k asks for more candidates than the feature map has. A DETR of two "

@@ -1,0 +1,78 @@
+"""Data loading processes that end with their parent, and that say when shared memory is full."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+
+from swin_dense.errors import InputError
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+FULL = (
+    "data loading: shared memory (/dev/shm), through which data loading processes hand over their "
+    "batches, is full. Enlarge it (docker's options shm-size=8g or ipc=host), load fewer images at "
+    "a time (train_dataloader.num_workers, .batch_size), or load them in the process itself: "
+    "train_dataloader.num_workers=0, and the same of val_dataloader and test_dataloader."
+)
+
+
+def watch(loader: DataLoader) -> DataLoader:
+    """Have the processes of a loader end with this one, and name full shared memory."""
+    if loader.num_workers:
+        loader.worker_init_fn = partial(_begin, os.getpid(), loader.worker_init_fn)
+        loader.collate_fn = partial(_collate, loader.collate_fn)
+    return loader
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether an error, of this process or told by one of its workers, means FULL."""
+    text = str(error)
+    return "shared memory" in text and ("allocate" in text or "Bus error" in text or "shm" in text)
+
+
+def _begin(parent: int, then: Callable[[int], None] | None, worker: int) -> None:
+    """Ask the system to end this process with its parent, which may be killed any time."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # It may have ended before; a fork server stands between the two.
+        if os.getppid() != parent and multiprocessing.get_start_method() != "forkserver":
+            os._exit(1)
+    if then is not None:
+        then(worker)
+
+
+def _collate(collate: Callable[[Any], Any], samples: Any) -> Any:
+    """Put a batch into shared memory here, where an error is told to the parent.
+
+    Torch does it later, in a thread whose errors are printed and forgotten; the parent then waits
+    for ever for a batch that does not come.
+    """
+    batch = collate(samples)
+    if get_worker_info() is not None:
+        try:
+            _share(batch)
+        except (RuntimeError, OSError) as error:
+            raise (InputError(FULL) if is_full(error) else error) from error
+    return batch
+
+
+def _share(node: Any) -> None:
+    if isinstance(node, Tensor):
+        node.share_memory_()
+    elif isinstance(node, Mapping):
+        for part in node.values():
+            _share(part)
+    elif isinstance(node, list | tuple):
+        for part in node:
+            _share(part)
+    elif isinstance(node, BaseDataElement):
+        for part in node.values():
+            _share(part)
