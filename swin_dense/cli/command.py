@@ -8,10 +8,12 @@ import io
 import locale
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from swin_dense.errors import InputError
 
@@ -34,8 +36,9 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
         options = parser.parse_args(arguments)
         ignore_what_they_mean()
         try:
-            require_home()
-            return body(options) or 0
+            with stopped_by_signals():
+                require_home()
+                return body(options) or 0
         except InputError as error:
             if first_process():
                 print(f"error: {worded(message(error), parser)}", file=sys.stderr, flush=True)
@@ -45,11 +48,55 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
                 raise
             print(f"error: {error.filename or 'writing'}: {error.strerror}.", file=sys.stderr)
             return MISTAKE
+        except StoppedError as error:
+            print(f"stopped by {error.signal.name}{_how_on(parser)}", file=sys.stderr, flush=True)
+            return 128 + error.signal
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print(f"interrupted{_how_on(parser)}", file=sys.stderr, flush=True)
             return INTERRUPTED
 
     return run
+
+
+class StoppedError(KeyboardInterrupt):
+    """A signal that asks this process to end; what is half done is cleared away, as for Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Raise StoppedError at the first SIGTERM or SIGHUP within; a second one ends at once.
+
+    One that is ignored stays so (nohup). Of several processes each ends at once, as before: one
+    that waits for the others would not come to raise anything.
+    """
+    owner, kept = os.getpid(), {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != owner:  # a data loading process that has no handler of its own yet
+            os.kill(os.getpid(), number)
+        raise StoppedError(number)
+
+    alone = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1))) == 1
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        with contextlib.suppress(ValueError):  # only the main thread may
+            if alone and signal.getsignal(number) is signal.SIG_DFL:
+                kept[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _how_on(parser: argparse.ArgumentParser) -> str:
+    """Say how to go on, if the command can."""
+    can = any(action.dest == "resume" for action in parser._actions)
+    return "; --resume goes on from the last checkpoint" if can else ""
 
 
 def accept_any_text() -> None:

@@ -4,12 +4,15 @@ import argparse
 import errno
 import os
 import pwd
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
 
+from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import (
     FAULT,
@@ -152,3 +155,24 @@ def test_settings_named_in_backticks_become_the_command_s_own_options():
     text = "use `load_from`, `max_iters` or `pretrained` of the `config`"
     expected = "use --load-from, --max-iters or `pretrained` of the `config`"
     assert worded(text, parser) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_clears_up_and_says_how_to_go_on(tmp_path, capsys, monkeypatch, number):
+    """As for Ctrl-C: no half-written file stays, and the status is the signal's."""
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    before = signal.getsignal(number)
+
+    def saving(asked):
+        with files.replaced(tmp_path / "iter_1.pth"):
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+
+    parser = options.parser("saving", "")
+    parser.add_argument("--resume")
+    assert command(saving, parser)([]) == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    said = capsys.readouterr().err
+    assert said == f"stopped by {number.name}; --resume goes on from the last checkpoint\n"
+    assert signal.getsignal(number) is before

@@ -58,7 +58,7 @@ def test_full_shared_memory_is_named(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "share_memory_", _no_room)
     samples = [torch.zeros(3, 5)] * 2
     loader = workers.watch(DataLoader(samples, num_workers=1, multiprocessing_context="fork"))
-    with pytest.raises(InputError, match="shared memory .* is full.*num_workers=0"):
+    with pytest.raises(InputError, match=r"shared memory .* is full.*num_workers=0"):
         next(iter(loader))
 
 
