@@ -11,6 +11,9 @@ import functools
 import inspect
 import re
 import textwrap
+import types
+import typing
+from collections import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +67,8 @@ LOADER = frozenset(inspect.signature(torch.utils.data.DataLoader).parameters) | 
     "dataset",
     "num_batch_per_epoch",
 }
+ROWS = (list, tuple, abc.Sequence, abc.Iterable)
+ROWS_IN_WORDS = {"list", "tuple", "List", "Tuple", "Sequence", "Iterable"}
 # As mmdet, mmpretrain or timm call what ours call otherwise; nearer spellings are found by nearest.
 SYNONYMS = {"use_abs_pos_embed": "ape", "use_checkpoint": "with_cp", "in_chans": "in_channels"}
 
@@ -166,6 +171,12 @@ def _wrong(
     there = {key for key in node if key != "backbone" or node[key] is not None}
     lacking = [key for key in required if key not in {*there, *given}]
     title = f"{where}: {getattr(kind, '__name__', kind)}"
+    for key, parameter in takes.arguments.items():
+        if key in node and wants_a_list(parameter) and type(node[key]) in (int, float, bool):
+            yield (
+                f"{title}.{key} is a list, and {node[key]!r} is none. Write [{node[key]}], or one "
+                "number for each place it stands for."
+            )
     if lacking:
         yield f"{title} lacks {', '.join(map(repr, lacking))}." + ("" if unknown else _list(known))
     for key in unknown:
@@ -241,6 +252,28 @@ def signature(kind: Callable) -> Signature:
         if not rest:
             beyond |= set(inspect.getmro(parent))
     return Signature(found, required or (), True)
+
+
+def wants_a_list(parameter: inspect.Parameter) -> bool:
+    """Say whether an argument is annotated as a list or another row of values, and as no number.
+
+    Given one number, torch.Tensor would make as many values of uninitialised memory.
+    """
+    note = parameter.annotation
+    if isinstance(note, str):
+        words = re.sub(r"\[[^\[\]]*\]", "", note)
+        while words != (less := re.sub(r"\[[^\[\]]*\]", "", words)):
+            words = less
+        found = set(re.split(r"[\s|.]+", words)) - {"typing", "None", ""}
+        return bool(found) and found <= ROWS_IN_WORDS
+    return _is_row(note)
+
+
+def _is_row(note: Any) -> bool:
+    if typing.get_origin(note) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(note) if part is not type(None)]
+        return bool(parts) and all(_is_row(part) for part in parts)
+    return (typing.get_origin(note) or note) in ROWS
 
 
 def default(kind: Any, name: str) -> Any:

@@ -1,5 +1,8 @@
 """Wrong arguments and types of a config, against classes written for it and those of OpenMMLab."""
 
+import inspect
+import typing
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -240,3 +243,35 @@ def test_a_default_is_found_behind_a_constructor_that_reads_its_kwargs():
     assert signatures.default(ReadsFirst, "in_index") == (0, 2)
     assert signatures.default(ReadsFirst, "width") == 7
     assert signatures.default(ReadsFirst, "height") is None
+
+
+@pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        (list[int], True),
+        (tuple[float, float] | None, True),
+        (typing.Union[list[int], list[tuple[int, int]]], True),  # noqa: UP007
+        ("Optional[List[int]]", False),  # in words only what is sure
+        ("List[Tuple[int, int]] | None", True),
+        (list[int] | int, False),
+        (typing.Any, False),
+        (float, False),
+        (inspect.Parameter.empty, False),
+    ],
+)
+def test_what_wants_a_list(note, expected):
+    parameter = inspect.Parameter("a", inspect.Parameter.KEYWORD_ONLY, annotation=note)
+    assert signatures.wants_a_list(parameter) == expected
+
+
+def test_a_number_is_no_list_of_anchor_scales():
+    """mmdet makes torch.Tensor(4) of it, four values of uninitialised memory."""
+    coder = {"type": "DeltaXYWHBBoxCoder", "target_stds": 0.5}
+    anchors = {"type": "AnchorGenerator", "scales": 4, "ratios": [1.0], "strides": [8, 16]}
+    model = {"type": "RetinaNet", "backbone": None, "neck": None}
+    model["bbox_head"] = {"type": "RetinaHead", "num_classes": 3, "in_channels": 8}
+    model["bbox_head"] |= {"anchor_generator": anchors, "bbox_coder": coder}
+    with pytest.raises(InputError) as error:
+        signatures.check(Config({"default_scope": "mmdet", "model": model}))
+    assert "AnchorGenerator.scales is a list, and 4 is none. Write [4]" in str(error.value)
+    assert "DeltaXYWHBBoxCoder.target_stds is a list, and 0.5 is none" in str(error.value)
