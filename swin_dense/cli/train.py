@@ -82,7 +82,7 @@ def _train(asked: argparse.Namespace) -> None:
     if asked.no_val:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if asked.max_iters is not None:
-        for line in run.shorten(config, asked.max_iters):
+        for line in run.shorten(config, asked.max_iters, asked.cfg_options or ()):
             _say(line)
     if asked.amp:
         run.use_amp(config, asked.amp)

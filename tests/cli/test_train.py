@@ -229,10 +229,11 @@ def test_the_papers_configs_shrink_to_a_few_iterations():
     assert detection.train_cfg.max_iters == 720
 
     segmentation = config.load(ROOT / "configs/upernet_swin_t.py")
-    (line,) = run.shorten(segmentation, 1600)
+    line, evaluation = run.shorten(segmentation, 1600)
     warm_up, decay = segmentation.param_scheduler
     assert (warm_up.end, decay.begin, decay.end) == (160, 160, 1600)
     assert line.startswith("warm-up: 1500 -> 160 iterations (rule: at most a tenth of the run")
+    assert evaluation.startswith("evaluation: after iteration 1600 alone (train_cfg.val_interval=")
 
 
 def test_a_run_is_extended_along_the_schedule_of_the_longer_one(

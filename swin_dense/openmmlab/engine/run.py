@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,22 @@ class Tested:
     weights: list[dict[str, Any]]
 
 
-def shorten(config: Config, iterations: int) -> list[str]:
+def shorten(config: Config, iterations: int, stated: Collection[str] = ()) -> list[str]:
     """Make the run `iterations` long and scale its schedule to it.
 
     A warm-up stays as it is, but takes at most a tenth of the run; nothing else shortens one.
 
+    Args:
+        stated: dotted keys of the config that the user states for this run; an interval among
+            them counts iterations.
+
     Returns:
-        a line for a warm-up that became shorter.
+        a line for a warm-up that became shorter, and one for each interval that is not used.
+
+    Raises:
+        InputError: another length is stated, too, or saving by epochs.
     """
+    _refuse_other_lengths(config, stated)
     if iterations < 1:
         raise InputError(f"`max_iters` counts iterations: at least 1, not {iterations}.")
     epochs = config.train_cfg.get("max_epochs")
@@ -60,20 +68,56 @@ def shorten(config: Config, iterations: int) -> list[str]:
             if key in part and not (key == "begin" and not by_epoch):  # a warm-up ends there
                 part[key] = _scaled(part[key], iterations / whole)
     lines = _shorten_warm_ups(schedule, iterations)
+    evaluating, more = _evaluate_each(config, iterations, "train_cfg.val_interval" in stated)
+    lines += more
     config.train_cfg = ConfigDict(
-        type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations
+        type="IterBasedTrainLoop", max_iters=iterations, val_interval=evaluating
     )
     config.train_dataloader.sampler = ConfigDict(type="InfiniteSampler", shuffle=True)
     hooks = config.setdefault("default_hooks", ConfigDict())
     saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
     often = max(500, iterations // 10)
-    asked = often if saving.get("by_epoch", True) else saving.get("interval", often)
+    kept = "default_hooks.checkpoint.interval" in stated or not saving.get("by_epoch", True)
+    asked = saving.get("interval", often) if kept else often
     saving.update(by_epoch=False, interval=min(asked, iterations))
     hooks.setdefault("logger", ConfigDict(type="swin_dense.Progress"))["log_metric_by_epoch"] = (
         False
     )
     config.log_processor = dict(config.get("log_processor") or {}, by_epoch=False)
     return lines
+
+
+def _refuse_other_lengths(config: Config, stated: Collection[str]) -> None:
+    for key in ("max_epochs", "max_iters"):
+        if f"train_cfg.{key}" in stated:
+            raise InputError(
+                f"`max_iters` and train_cfg.{key} both state the length of the run. Leave one out."
+            )
+    saves_by_epoch = _checkpoint_hook(config).get("by_epoch", True)
+    if "default_hooks.checkpoint.by_epoch" in stated and saves_by_epoch:
+        raise InputError(
+            "`max_iters` counts iterations, so default_hooks.checkpoint.by_epoch=True has no "
+            "epochs to count. State default_hooks.checkpoint.interval, in iterations."
+        )
+
+
+def _checkpoint_hook(config: Config) -> Mapping[str, Any]:
+    return (config.get("default_hooks") or {}).get("checkpoint") or {}
+
+
+def _evaluate_each(config: Config, iterations: int, stated: bool) -> tuple[int, list[str]]:
+    """Return after how many iterations to evaluate, and a line if a stated number is not used."""
+    asked = config.train_cfg.get("val_interval", 1)
+    if not config.get("val_dataloader"):
+        return iterations, []
+    if stated and asked <= iterations:
+        return asked, []
+    if stated:
+        why = "is longer than this run"
+    else:
+        why = "is of a run of the config's length; state it in iterations to evaluate more often"
+    only = f"evaluation: after iteration {iterations} alone"
+    return iterations, [f"{only} (train_cfg.val_interval={asked} {why})"]
 
 
 def _shorten_warm_ups(schedule: list[ConfigDict], iterations: int) -> list[str]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,30 @@ def shortened(schedule, iterations, stated):
     )
     lines = run.shorten(config, iterations)
     return config.to_dict()["param_scheduler"], lines
+
+
+def by_epochs(**train):
+    train = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=1) | train
+    return Config(dict(train_cfg=train, train_dataloader={}, val_dataloader=dict(batch_size=1)))
+
+
+def test_stated_intervals_count_iterations_of_a_shortened_run():
+    config = by_epochs(val_interval=7)
+    config.default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=3))
+    keys = ("train_cfg.val_interval", "default_hooks.checkpoint.interval")
+    assert run.shorten(config, 50, keys) == []
+    assert config.train_cfg.val_interval == 7
+    assert config.default_hooks.checkpoint.interval == 3
+    (line,) = run.shorten(by_epochs(val_interval=70), 50, keys)
+    assert line.startswith("evaluation: after iteration 50 alone (train_cfg.val_interval=70 is lon")
+    (line,) = run.shorten(by_epochs(), 50)
+    assert line.startswith("evaluation: after iteration 50 alone (train_cfg.val_interval=1 is of a")
+
+
+@pytest.mark.parametrize("key", ["train_cfg.max_epochs", "default_hooks.checkpoint.by_epoch"])
+def test_what_a_shortened_run_cannot_use_is_refused(key):
+    with pytest.raises(InputError, match=re.escape(key)):
+        run.shorten(by_epochs(), 50, [key])
 
 
 def warm_up(end):
