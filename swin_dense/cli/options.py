@@ -83,6 +83,16 @@ def add_data(to: argparse.ArgumentParser) -> None:
     )
 
 
+def add_val_share(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--val-share",
+        metavar="SHARE",
+        type=part,
+        help="divide a set whose labels are in one file (or folder) for all images: this share of "
+        "the images, say 0.2, is for validation; by --seed, each class in both parts",
+    )
+
+
 def add_config(to: argparse.ArgumentParser) -> None:
     to.add_argument("config", help=CONFIG)
     _add_settings(to)
@@ -183,6 +193,14 @@ def share(text: str) -> float:
         if 0 <= float(text) <= 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"a number from 0 to 1, not {text!r}")
+
+
+def part(text: str) -> float:
+    """Read a number between 0 and 1, neither of them."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"a number between 0 and 1, as in 0.2, not {text!r}")
 
 
 class Settings(argparse.Action):

@@ -17,6 +17,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = options.parser("tools/train.py", __doc__)
     options.add_config(parser)
     options.add_data(parser)
+    options.add_val_share(parser)
     parser.add_argument(
         "--work-dir", metavar="DIR", help="checkpoints and logs (work_dirs/<config name>)"
     )
@@ -65,7 +66,7 @@ def _train(asked: argparse.Namespace) -> None:
     from swin_dense.checkpoints import files
     from swin_dense.openmmlab.engine import run
     from swin_dense.openmmlab.settings import config as configs
-    from swin_dense.openmmlab.settings import image_sizes, places
+    from swin_dense.openmmlab.settings import image_sizes, places, whole_sets
 
     config = configs.load(asked.config, asked.cfg_options, _say)
     config.work_dir = (
@@ -75,7 +76,14 @@ def _train(asked: argparse.Namespace) -> None:
     config.randomness = dict(config.get("randomness") or {}, seed=asked.seed)
     files.require_place(config.work_dir, "--work-dir")
     splits = ("train",) if asked.no_val else ("train", "val")
-    for line in places.complete_data(config, splits, asked.data, asked.data_root, asked.classes):
+    resumed = Path(asked.resume).parent if asked.resume not in (None, "latest") else None
+    share = whole_sets.Share(
+        asked.val_share, asked.seed, Path(config.work_dir),
+        resumed or (Path(config.work_dir) if asked.resume else None),
+    )  # fmt: skip
+    for line in places.complete_data(
+        config, splits, asked.data, asked.data_root, asked.classes, share
+    ):
         _say(line)
     if asked.image_scale:
         image_sizes.scale_images(config, asked.image_scale)

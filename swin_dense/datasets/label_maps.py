@@ -275,6 +275,29 @@ def pair_files(
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 
+def choose_pairs(
+    pairs: Sequence[tuple[Path, Path]], label_dir: str | Path, names_file: str | Path
+) -> list[tuple[Path, Path]]:
+    """Take the pairs that a file lists, one label map per line: relative to its folder, no suffix.
+
+    Raises:
+        InputError: a name has no pair.
+    """
+    by_name = {
+        label.relative_to(label_dir).with_suffix("").as_posix(): (image, label)
+        for image, label in pairs
+    }
+    names = require_file(names_file, "list of label maps").read_text(encoding="utf-8").splitlines()
+    names = [name.strip() for name in names if name.strip()]
+    absent = [name for name in names if name not in by_name]
+    if absent:
+        raise InputError(
+            f"{names_file}: {len(absent)} of {len(names)} names have no image and label map in "
+            f"{label_dir}: {first_names(absent)}. Bring the files back, or divide the set anew."
+        )
+    return [by_name[name] for name in names]
+
+
 def _by_stem(
     folder: Path, suffixes: tuple[str, ...], except_for: Collection[Path] = ()
 ) -> dict[str, Path]:

@@ -1,8 +1,13 @@
 """Where a data set's files usually lie, so that a data root is all a user has to name."""
 
+import contextlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from swin_dense.datasets.images import SUFFIXES
+from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError, MissingInputError
 
 
@@ -70,6 +75,20 @@ LABEL_MAPS: list[Layout] = [
     },
 ]
 
+# One file or folder of labels for all images, as labelling tools export a set. By name, best first;
+# a single annotation file of another name is taken too.
+WHOLE_FILES = (
+    "annotations.json",  # CVAT's and many others'
+    "annotations/instances_default.json",  # CVAT
+    "_annotations.coco.json",  # Roboflow
+    "result.json",  # Label Studio
+    "labels.json",  # FiftyOne
+    # A training part alone.
+    *dict.fromkeys(layout["train"].labels for layout in INSTANCES),
+)
+IMAGE_FOLDERS = ("images", ".", "data", "images/default", "JPEGImages", "train", "images/train")
+WHOLE_MAPS = ("annotations", "label_maps", "labels", "masks", "SegmentationClass")
+
 
 def semantic_maps(root: str | Path, images: str, split: str) -> str:
     """Find the folder of maps of things and stuff for these images; else give COCO's place for it.
@@ -104,13 +123,101 @@ def find(
         ):
             return {split: layout[split] for split in splits}
     listing = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
+    hint, whole = "", None
+    with contextlib.suppress(InputError):  # several may be it: then none of them is
+        whole = find_whole(root, known)
+    if whole and splits == ("train",):
+        return {"train": whole}
+    if whole:
+        hint = (
+            f"{whole.labels} + {whole.images}/ hold labels for all images, undivided: say which "
+            "share of the images is for validation, as `val_share` 0.2, when you train; the run's "
+            "own config knows that division afterwards. "
+        )
     wanted = "\n".join(
         "  " + " and ".join(f"{layout[s].labels} + {layout[s].images}/" for s in splits)
         for layout in known
     )
     raise InputError(
         f"data root: {root} has none of the layouts known for this task. It holds: "
-        f"{', '.join(listing[:12]) or 'nothing'}{' ...' if len(listing) > 12 else ''}. "
+        f"{', '.join(listing[:12]) or 'nothing'}{' ...' if len(listing) > 12 else ''}. {hint}"
         f"Known layouts, labels + images:\n{wanted}\n"
         "Rename to one of them, or state ann_file and data_prefix in a config of yours."
     )
+
+
+def find_whole(root: str | Path, known: list[Layout]) -> Split | None:
+    """Find labels for all images of a set, not divided into train and val; None if there are none.
+
+    Args:
+        known: the layouts of the task, which say what labels are.
+
+    Raises:
+        InputError: several files could be it, or the images of the file are in no folder.
+    """
+    root = Path(root)
+    if known is LABEL_MAPS:
+        return _whole_maps(root)
+    panoptic = known is PANOPTIC
+    named = [] if panoptic else [name for name in WHOLE_FILES if (root / name).is_file()]
+    if not named:
+        pattern = "panoptic*.json" if panoptic else "*.json"
+        files = [
+            path.relative_to(root).as_posix()
+            for folder in (root, root / "annotations", root / "labels")
+            for path in sorted(folder.glob(pattern))
+            if not path.name.startswith(".") and path.name != "prepared.json"
+        ]
+        if len(files) > 1:
+            raise InputError(
+                f"data root: {root} has {len(files)} annotation files, {first_names(files)}, in "
+                "none of the known layouts. Leave the one that holds the labels of all images, or "
+                "name them instances_train.json and instances_val.json."
+            )
+        named = files
+    if not named:
+        return None
+    labels = named[0]
+    return Split(_folder_of_images(root, labels), labels)
+
+
+def _whole_maps(root: Path) -> Split | None:
+    """Find a folder of label maps beside one of images, with files right in both."""
+    for images in ("images", "JPEGImages", "imgs"):
+        for labels in WHOLE_MAPS:
+            if _has_file(root / images, SUFFIXES) and _has_file(root / labels, (".png",)):
+                return Split(images, labels)
+    return None
+
+
+def _has_file(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    return folder.is_dir() and any(
+        path.suffix.lower() in suffixes and path.is_file() for path in folder.iterdir()
+    )
+
+
+def _folder_of_images(root: Path, labels: str) -> str:
+    """Return the folder, relative to the root, that has the first images of an annotation file."""
+    names = _image_names(root / labels)
+    beside = Path(labels).parent.as_posix()
+    stem = Path(labels).stem.removeprefix("instances_").removeprefix("panoptic_")
+    folders = dict.fromkeys((*IMAGE_FOLDERS, beside, f"{beside}/images", stem, f"images/{stem}"))
+    for folder in folders:
+        place = root / folder
+        if place.is_dir() and all((place / name).is_file() for name in names):
+            return Path(folder).as_posix()
+    tried = ", ".join(f"{folder}/" for folder in folders)
+    raise InputError(
+        f"{root / labels}: its images, {first_names(names)}, are in none of the folders {tried} of "
+        f"{root}. Put them into {root / 'images'}, or state ann_file and data_prefix in a config."
+    )
+
+
+def _image_names(path: Path) -> list[str]:
+    """Read the first file names; of a file that is no set, none: the check of it says why."""
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        entries: Iterable = content["images"][:5]
+        return [str(entry["file_name"]).replace("\\", "/") for entry in entries]
+    except (ValueError, KeyError, TypeError):
+        return []

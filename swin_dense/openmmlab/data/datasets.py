@@ -255,6 +255,8 @@ class LabelMaps(BaseSegDataset):
         metainfo: holds "classes", the names in the order of their values.
         first_value: raw value of the first class (0, or 1 where 0 means "other").
         ignore: raw values that are never judged.
+
+    `ann_file`, where there is one, lists the label maps to take: see `label_maps.choose_pairs`.
     """
 
     METAINFO: ClassVar[dict] = {}
@@ -308,6 +310,8 @@ class LabelMaps(BaseSegDataset):
         pairs = label_maps.pair_files(
             self.data_prefix["img_path"], self.data_prefix["seg_map_path"]
         )
+        if self.ann_file:
+            pairs = label_maps.choose_pairs(pairs, self.data_prefix["seg_map_path"], self.ann_file)
         moved = None if self.reduce_zero_label else self._moved_values() or None
         return [
             {

@@ -13,6 +13,7 @@ from swin_dense.datasets.findings import Finding
 from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab.data.datasets import location
+from swin_dense.openmmlab.settings import whole_sets
 from swin_dense.openmmlab.settings.classes import semantic_head, set_classes
 from swin_dense.openmmlab.settings.sections import LOADERS, datasets_of
 from swin_dense.registry import DATASETS
@@ -28,6 +29,7 @@ def complete_data(
     data: str | None = None,
     data_root: str | None = None,
     classes: str | None = None,
+    share: whole_sets.Share | None = None,
 ) -> list[str]:
     """Fill in paths, classes and head sizes, and check the data of the asked splits.
 
@@ -37,6 +39,7 @@ def complete_data(
         classes: a file of names, one per line, that replace the config's. For instances and
             segments they choose among the annotations'; for label maps they name the values,
             those in parentheses to be ignored. Without it, a classes.txt in the data root does so.
+        share: how to divide a set whose labels are in one file or folder for all images.
 
     Raises:
         InputError: whatever is wrong with the data, in words.
@@ -56,8 +59,12 @@ def complete_data(
             f"`data` knows one built-in set, 'shapes', not {data!r}. Others: `data_root`."
         )
     moved = False
+    if share and share.asked is not None:
+        if data == "shapes" or (own and data_root is None):
+            raise InputError("`val_share` divides a set in two; the built-in one is divided.")
+        data_root = data_root or datasets_of(config, splits)[0].get("data_root")
     if data_root is not None:
-        text, moved = _move(config, Path(data_root), splits)
+        text, moved = _move(config, Path(data_root), splits, share)
         lines.append(text)
     task = Task.of(config)
     if task is not Task.SEMANTIC:
@@ -93,8 +100,12 @@ def _table_beside(
     return None
 
 
-def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, bool]:
+def _move(
+    config: Config, root: Path, splits: tuple[str, ...], share: whole_sets.Share | None = None
+) -> tuple[str, bool]:
     """Point every loader at `root`: at the config's own names in it, else at a known layout.
+
+    Or at the two parts of a set that `share` divides.
 
     Returns:
         a line to print, and whether the files lie otherwise than the config says.
@@ -104,6 +115,9 @@ def _move(config: Config, root: Path, splits: tuple[str, ...]) -> tuple[str, boo
     asked = datasets_of(config, splits)
     for dataset in datasets_of(config, tuple(LOADERS)):
         dataset["data_root"] = str(root)
+    if share and (text := whole_sets.settle(config, root, share)):
+        _point_to_semantic_maps(config, root)
+        return text, True
     if root.is_dir() and all(location(d, key).exists() for d in asked for key in keys):
         _point_to_semantic_maps(config, root)
         return f"data: {root}", False
@@ -261,8 +275,11 @@ def _complete_label_maps(
     for split, dataset in zip(splits, datasets_of(config, splits), strict=True):
         built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
         set_classes(config, built.metainfo["classes"])
-        summary = label_maps.check(
-            location(dataset, "img_path"), location(dataset, "seg_map_path"), built.label_table
-        )
+        folders = location(dataset, "img_path"), location(dataset, "seg_map_path")
+        pairs = label_maps.pair_files(*folders)
+        if dataset.get("ann_file"):
+            names = location(dataset, "ann_file")
+            pairs = label_maps.choose_pairs(pairs, folders[1], names)
+        summary = label_maps.check_pairs(pairs, folders[1], built.label_table)
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
     return lines
