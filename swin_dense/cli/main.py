@@ -19,6 +19,7 @@ COMMANDS = (
     "benchmark",
     "check",
     "quickstart",
+    "prepare-data",
 )
 
 

@@ -153,7 +153,7 @@ def _deal(
 
 def _mend(shown: Sequence[frozenset], val: set[int]) -> None:
     """Move units for classes that one part lacks, where that takes no class from the other."""
-    counts = [collections.Counter(), collections.Counter()]
+    counts: list[collections.Counter] = [collections.Counter(), collections.Counter()]
     for unit, found in enumerate(shown):
         counts[unit in val].update(found)
     total = counts[0] + counts[1]
