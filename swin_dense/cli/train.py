@@ -51,6 +51,18 @@ def _parser() -> argparse.ArgumentParser:
         "--max-iters", type=int, metavar="N", help="train N iterations, the schedule scaled to it"
     )
     parser.add_argument(
+        "--class-weights",
+        choices=["median", "inverse"],
+        help="of label maps: weigh the loss of each class by its frequency among the pixels",
+    )
+    parser.add_argument(
+        "--repeat-factor",
+        type=options.part,
+        metavar="T",
+        help="of objects: images with a class that fewer than this share of the images show, say "
+        "0.001, come several times in an epoch",
+    )
+    parser.add_argument(
         "--no-scale-lr",
         action="store_true",
         help="take the config's learning rate as it is, whatever the batch size",
@@ -117,6 +129,7 @@ def _train(asked: argparse.Namespace) -> None:
         config.allow_missing = asked.allow_missing
     if config.get("load_from"):
         _agree_on_classes(config)
+    _balance(config, asked)
 
     with work_dir(Path(config.work_dir)):
         run.train(config, asked.pretrained, _say)
@@ -137,6 +150,17 @@ def _agree_on_classes(config: "Config") -> None:
     if config.get("resume") or set(trained) == set(found):
         weights.require_classes(trained, found, config.load_from, ordered=segmentation)
         classes.set_classes(config, trained, weights.thing_names(checkpoint))
+
+
+def _balance(config: "Config", asked: argparse.Namespace) -> None:
+    """Have rare classes count for more, as asked."""
+    from swin_dense.openmmlab.settings import balance
+
+    lines = balance.weigh_classes(config, asked.class_weights) if asked.class_weights else []
+    if asked.repeat_factor:
+        lines += balance.repeat_images(config, asked.repeat_factor)
+    for line in lines:
+        _say(line)
 
 
 def _checkpoint(asked: str, folder: Path) -> str:

@@ -243,6 +243,11 @@ class CocoPanoptic(BaseDetDataset):
             and (coco_panoptic.labels_to_learn(sample) or not self.filter_cfg["filter_empty_gt"])
         ]
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the labels of an image's segments; crowds are not among them."""
+        segments = self.get_data_info(idx)["segments"]
+        return [s["label"] for s in segments if s["label"] is not None and not s["iscrowd"]]
+
 
 @DATASETS.register_module()
 class LabelMaps(BaseSegDataset):
