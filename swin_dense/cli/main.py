@@ -20,6 +20,7 @@ COMMANDS = (
     "check",
     "quickstart",
     "prepare-data",
+    "browse-data",
 )
 
 

@@ -91,6 +91,11 @@ def instance_overlay(
     return np.asarray(picture)
 
 
+def with_legend(picture: np.ndarray, rows: list[tuple[Colour, str]]) -> np.ndarray:
+    """Put a legend to the right of a picture: a row for each colour and its name."""
+    return _beside(picture, _legend(rows, len(picture)))
+
+
 def segment_overlay(
     rgb: np.ndarray,
     segments: np.ndarray,
