@@ -13,6 +13,9 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from swin_dense.errors import InputError
 
+# How long to look for a division that has every class in both parts.
+TRIES, CHOICES, AT_RANDOM = 3000, 40, 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class Division:
@@ -34,8 +37,8 @@ def divide(
 
     The rarest class is dealt out first, each image to the part that lacks it most (iterative
     stratification, Sechidis, Tsoumakas and Vlahavas 2011). After that, a class that one part
-    lacks gets an image of the other, where this takes no class away. Few images can make that
-    impossible; the classes concerned are returned.
+    lacks gets an image of the other. Few images can make that impossible for some; these classes
+    are returned.
 
     Args:
         classes: of each image, the classes that it shows; none for an image without objects.
@@ -55,8 +58,9 @@ def divide(
             + ("Add images." if groups is None else "Group them otherwise, or not at all.")
         )
     shown = [frozenset(c for i in unit for c in classes[i]) for unit in units]
-    val = _deal([len(unit) for unit in units], shown, share, random.Random(seed))
-    _mend(shown, val)
+    generator = random.Random(seed)
+    sizes = [len(unit) for unit in units]
+    val = _mend(sizes, shown, _deal(sizes, shown, share, generator), generator)
     counts = collections.Counter(c for found in shown for c in found)
     parts: list[set] = [set(), set()]
     for unit, found in enumerate(shown):
@@ -151,25 +155,46 @@ def _deal(
     return chosen
 
 
-def _mend(shown: Sequence[frozenset], val: set[int]) -> None:
-    """Move units for classes that one part lacks, where that takes no class from the other."""
+def _mend(
+    sizes: Sequence[int], shown: Sequence[frozenset], val: set[int], generator: random.Random
+) -> set[int]:
+    """Move units until no part lacks a class of two units, or for as long as that is worth it.
+
+    A unit of a class that a part lacks moves there; the one after which the fewest classes are
+    lacking, of equals the smallest; now and then any, as one alone may lead into a corner
+    (Selman, Kautz and Cohen 1994). The best division that was met is returned: of equals, the
+    one in which train lacks less.
+    """
     counts: list[collections.Counter] = [collections.Counter(), collections.Counter()]
+    holders: dict[Hashable, list[int]] = {}
     for unit, found in enumerate(shown):
         counts[unit in val].update(found)
-    total = counts[0] + counts[1]
-    for c in sorted((c for c in total if total[c] > 1), key=lambda c: (total[c], str(c))):
-        for there in (0, 1):  # the part that has all of it
-            if counts[1 - there][c]:
-                continue
-            movable = [
-                unit
-                for unit, found in enumerate(shown)
-                if c in found
-                and (unit in val) == bool(there)
-                and all(counts[there][other] > 1 for other in found)
-            ]
-            if movable:
-                unit = min(movable, key=lambda u: len(shown[u]))
-                (val.discard if there else val.add)(unit)
-                counts[there].subtract(shown[unit])
-                counts[1 - there].update(shown[unit])
+        for c in found:
+            holders.setdefault(c, []).append(unit)
+    several = [c for c, units in holders.items() if len(units) > 1]
+    lacking = [c for c in several if not (counts[0][c] and counts[1][c])]
+    best, least = set(val), None
+    for _ in range(TRIES):
+        score = (len(lacking), sum(not counts[0][c] for c in lacking))
+        if 0 < len(val) < len(shown) and (least is None or score < least):
+            best, least = set(val), score
+        if not lacking:
+            break
+        c = generator.choice(lacking)
+        units = generator.sample(holders[c], min(len(holders[c]), CHOICES))
+        if generator.random() < AT_RANDOM:
+            moved = units[0]
+        else:
+            moved = min(units, key=lambda u: (_costs(shown[u], counts[u in val]), sizes[u]))
+        here = moved in val
+        (val.discard if here else val.add)(moved)
+        counts[here].subtract(shown[moved])
+        counts[not here].update(shown[moved])
+        known = set(lacking) | {c for c in shown[moved] if len(holders[c]) > 1}
+        lacking = [c for c in several if c in known and not (counts[0][c] and counts[1][c])]
+    return best
+
+
+def _costs(found: frozenset, counts: collections.Counter) -> int:
+    """Count the classes of a unit that its part has from it alone."""
+    return sum(counts[c] == 1 for c in found)

@@ -33,6 +33,7 @@ def read(root: Path) -> Gathered:
         finder = Finder(place)
         for path, part in _files(folder, parts, gathered):
             picture, labels = _picture(path, finder, part)
+            picture.name = picture.name.removeprefix("JPEGImages/")
             if len(places) > 1:
                 picture.name = f"{place.name}/{picture.name}"
             gathered.pictures.append(picture)

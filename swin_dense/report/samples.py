@@ -79,8 +79,8 @@ def draw(sample: Sample) -> np.ndarray:
     )
     if sample.label_map is None:
         return drawn
-    shares = np.bincount(sample.label_map.ravel(), minlength=256)[: len(palette)]
-    shares = shares / sample.label_map.size
+    counts = np.bincount(sample.label_map.ravel(), minlength=256)[: len(palette)]
+    shares = counts / sample.label_map.size
     return pictures.with_legend(
         drawn,
         [
@@ -120,7 +120,7 @@ def write_page(folder: Path, title: str, samples: Sequence[tuple[str, Sample]]) 
         told = [f"{width} x {height} pixels"]
         if sample.labels is not None:
             counts = np.bincount(sample.labels, minlength=len(sample.classes))
-            objects = [f"{c} {n}" for n, c in zip(sample.classes, counts, strict=True) if c]
+            objects = [f"{n} {name}" for name, n in zip(sample.classes, counts, strict=True) if n]
             told.append(", ".join(objects) or "no object")
         if sample.ignored_boxes is not None and len(sample.ignored_boxes):
             told.append(f"{len(sample.ignored_boxes)} not judged")

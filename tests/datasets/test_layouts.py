@@ -1,5 +1,7 @@
 """Which files of a data root are taken, and what is said when none are."""
 
+import json
+
 import pytest
 
 from swin_dense.datasets import layouts
@@ -121,3 +123,66 @@ def test_a_long_listing_is_cut(tmp_path):
 def test_an_empty_root(tmp_path):
     with pytest.raises(InputError, match="It holds: nothing"):
         layouts.find(tmp_path, INSTANCES)
+
+
+def export(root, labels, names, folder="images", images=None):
+    """Write an annotation file that names images, and those images, empty."""
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for name in names if images is None else images:
+        (root / folder / name).touch()
+    (root / labels).parent.mkdir(parents=True, exist_ok=True)
+    entries = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    (root / labels).write_text(json.dumps({"images": entries}), encoding="utf-8-sig")
+
+
+@pytest.mark.parametrize(
+    ("labels", "folder"),
+    [
+        ("annotations.json", "images"),
+        ("annotations/instances_default.json", "images/default"),  # CVAT
+        ("_annotations.coco.json", "."),  # Roboflow
+        ("result.json", "images"),  # Label Studio
+        ("labels.json", "data"),  # FiftyOne
+        ("my_export.json", "images"),
+        ("annotations/instances_train.json", "images/train"),  # a training part alone
+    ],
+)
+def test_one_annotation_file_for_all_images_is_found(tmp_path, labels, folder):
+    export(tmp_path, labels, ["a.png", "b.png"], folder)
+    assert layouts.find_whole(tmp_path, INSTANCES) == Split(folder, labels)
+    with pytest.raises(InputError, match=f"{labels} .* all images, undivided: .*`val_share` 0.2"):
+        layouts.find(tmp_path, INSTANCES)
+    assert layouts.find(tmp_path, INSTANCES, ("train",))["train"].labels == labels
+
+
+def test_a_path_with_back_slashes_is_the_same_path(tmp_path):
+    export(tmp_path, "result.json", ["images\\a.png"], "images", ["a.png"])
+    assert layouts.find_whole(tmp_path, INSTANCES) == Split(".", "result.json")
+
+
+def test_images_that_are_nowhere_are_named(tmp_path):
+    export(tmp_path, "result.json", ["a.png", "b.png"], "images", ["a.png"])
+    with pytest.raises(InputError, match=r"its images, a\.png, b\.png, are in none of the folders"):
+        layouts.find_whole(tmp_path, INSTANCES)
+
+
+def test_several_files_could_be_it(tmp_path):
+    for name in ("one.json", "two.json"):
+        export(tmp_path, name, ["a.png"])
+    with pytest.raises(InputError, match=r"2 annotation files, one\.json, two\.json"):
+        layouts.find_whole(tmp_path, INSTANCES)
+    with pytest.raises(InputError, match="none of the layouts known"):
+        layouts.find(tmp_path, INSTANCES)
+
+
+@pytest.mark.parametrize("labels", layouts.WHOLE_MAPS)
+def test_one_folder_of_label_maps_is_found(tmp_path, labels):
+    for place in ("images/a.jpg", f"{labels}/a.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    assert layouts.find_whole(tmp_path, LABEL_MAPS) == Split("images", labels)
+
+
+def test_nothing_is_nothing(tmp_path):
+    for known in (INSTANCES, PANOPTIC, LABEL_MAPS):
+        assert layouts.find_whole(tmp_path, known) is None

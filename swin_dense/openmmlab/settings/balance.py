@@ -169,6 +169,6 @@ def repeat_factors(
     """
     counts = collections.Counter(label for labels in shown for label in set(labels))
     by_class = {
-        c: max(1.0, math.sqrt(threshold * len(shown) / count)) for c, count in counts.items()
+        c: max(1.0, math.sqrt(threshold / (count / len(shown)))) for c, count in counts.items()
     }
     return by_class, [max((by_class[c] for c in set(labels)), default=1.0) for labels in shown]
