@@ -1,4 +1,4 @@
-"""Make another format, or archives, into a data root that training takes as it is.
+"""Make another format, or archives, into a data root that training takes.
 
   prepare_data.py coco DIR --out data/coco              train2017.zip, val2017.zip, annotations_...
   prepare_data.py ade20k ADEChallengeData2016.zip --out data/ADEChallengeData2016

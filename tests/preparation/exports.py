@@ -1,4 +1,4 @@
-"""Small exports as each tool writes them: six images, cats and dogs."""
+"""Small exports as each tool writes them: six images, cats and dogs; and what is read of one."""
 
 import base64
 import io
@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 from PIL import Image
+
+from swin_dense.preparation.formats import FORMATS, Asked
 
 SIZES = {"a": (40, 60), "b": (50, 70), "c": (33, 45), "d": (64, 48), "e": (39, 57), "f": (41, 63)}
 
@@ -111,3 +113,24 @@ def cvat(root, shapes=CVAT_SHAPES, subsets=None):
         f"</meta>{''.join(images)}</annotations>"
     )
     return root
+
+
+def read(kind, root, **asked):
+    return FORMATS[kind].read(root, Asked(**asked))
+
+
+def of(gathered, stem):
+    """The objects of an image: (label, box rounded) each."""
+    (picture,) = [p for p in gathered.pictures if p.name.rsplit("/")[-1].startswith(stem + ".")]
+    return picture, [(t.label, [round(v, 2) for v in t.box]) for t in picture.things]
+
+
+def by_hotcoco(content, stem):
+    """The same of a set that hotcoco read."""
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    (image,) = [i for i in content["images"] if i["file_name"].split("/")[-1].split(".")[0] == stem]
+    return [
+        (names[e["category_id"]], [round(v, 2) for v in e["bbox"]])
+        for e in content["annotations"]
+        if e["image_id"] == image["id"]
+    ]
