@@ -134,6 +134,8 @@ def find(
             "share of the images is for validation, as `val_share` 0.2, when you train; the run's "
             "own config knows that division afterwards. "
         )
+    elif other := _other_format(root):
+        hint = f"It looks like {other}: tools/prepare_data.py makes a data root of it. "
     wanted = "\n".join(
         "  " + " and ".join(f"{layout[s].labels} + {layout[s].images}/" for s in splits)
         for layout in known
@@ -179,6 +181,22 @@ def find_whole(root: str | Path, known: list[Layout]) -> Split | None:
         return None
     labels = named[0]
     return Split(_folder_of_images(root, labels), labels)
+
+
+def _other_format(root: Path) -> str | None:
+    """Name the format of other projects that the folder has the signs of."""
+    if (root / "data.yaml").is_file() or any((root / "labels").glob("*.txt")):
+        return "YOLO's format (data.yaml or labels/*.txt)"
+    if (root / "leftImg8bit").is_dir():
+        return "Cityscapes (leftImg8bit/)"
+    xml = next(root.glob("*.xml"), None) or next(root.glob("[aA]nnotations/*.xml"), None)
+    if (root / "VOCdevkit").is_dir() or xml:
+        return f"the XML of Pascal VOC or CVAT ({xml.name if xml else 'VOCdevkit/'})"
+    for path in [p for folder in ("", "*/") for p in sorted(root.glob(f"{folder}*.json"))[:1]]:
+        if b'"shapes"' in path.read_bytes()[: 10**6]:
+            return f"LabelMe's files ({path.name})"
+    packed = [p.name for p in sorted(root.iterdir()) if p.name.endswith((".zip", ".tar", ".tgz"))]
+    return f"archives ({packed[0]})" if packed else None
 
 
 def _whole_maps(root: Path) -> Split | None:

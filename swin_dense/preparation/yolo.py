@@ -38,8 +38,8 @@ def read(root: Path) -> Gathered:
     points = bool(settings.get("kpt_shape"))
     gathered = Gathered(classes=tuple(names.values()))
     seen: dict[Path, str] = {}
-    for part, folder in _folders(root, settings):
-        for name, path in images_below(folder).items():
+    for part, images in _images(root, settings):
+        for name, path in images.items():
             if seen.setdefault(path.resolve(), part) != part:
                 raise InputError(f"{path}: the image is both in {seen[path.resolve()]} and {part}.")
             height, width = measured(path)
@@ -89,38 +89,46 @@ def _names(root: Path, settings: dict[str, Any]) -> dict[int, str]:
     )
 
 
-def _folders(root: Path, settings: dict[str, Any]) -> list[tuple[str, Path]]:
-    """Return the folders of images with the part each is; lists of images are not read."""
+def _images(root: Path, settings: dict[str, Any]) -> list[tuple[str, dict[str, Path]]]:
+    """Return the images of each part by their names; the part is "" where it is not said."""
     base = root
     if (stated := settings.get("path")) and (root / str(stated)).is_dir():
         base = root / str(stated)
-    found = []
+    places: list[tuple[str, Path]] = []
     for key in ("train", "val", "valid"):
         entries = settings.get(key) or []
         for entry in entries if isinstance(entries, list) else [entries]:
             text = str(entry).replace("\\", "/")
             # Roboflow writes ../train/images, from a folder that is not there.
-            tried = [base / text, root / text, root / text.removeprefix("../")]
-            folder = next((p for p in tried if p.is_dir()), None)
-            if folder is None:
+            tried = [root / text.removeprefix("../"), base / text, root / text]
+            place = next((p for p in tried if p.exists()), None)
+            if place is None:
                 raise InputError(
                     f"{settings['file']}: {key}: {entry} is no folder in {base}. Correct it to the "
-                    "folder of its images."
+                    "folder of its images, or the file that lists them."
                 )
-            found.append((PARTS[key], folder))
-    if len({part for part, _ in found}) == 1 and len({f.resolve() for _, f in found}) == 1:
-        return [("", found[0][1])]  # one folder for all
-    folders = {folder.resolve() for _, folder in found}
-    if len(folders) == 1:  # train and val are the same folder, as in the first examples
-        return [("", found[0][1])]
-    if found:
-        return found
+            places.append((PARTS[key], place))
+    if len({place.resolve() for _, place in places}) == 1:  # train and val are the same
+        places = [("", places[0][1])]
     for layout in ("images/{}", "{}/images", "{}"):
         split = [(part, root / layout.format(name)) for name, part in PARTS.items()]
-        split = [(part, folder) for part, folder in split if folder.is_dir()]
-        if split:
-            return split
-    return [("", root / "images" if (root / "images").is_dir() else root)]
+        places = places or [(part, folder) for part, folder in split if folder.is_dir()]
+    places = places or [("", root / "images" if (root / "images").is_dir() else root)]
+    return [(p, images_below(d) if d.is_dir() else _listed(d, base)) for p, d in places]
+
+
+def _listed(path: Path, base: Path) -> dict[str, Path]:
+    """Read a file of image paths, relative to itself or to the folder of the set."""
+    found = {}
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        text = line.strip().replace("\\", "/")
+        if not text:
+            continue
+        place = next((p for p in (path.parent / text, base / text) if p.is_file()), None)
+        if place is None:
+            raise InputError(f"{path}: its image {text} is not in {base}. Correct the list.")
+        found[text.removeprefix("./").removeprefix("images/").lstrip("/")] = place
+    return found
 
 
 def _labels_of(image: Path) -> Path:

@@ -183,6 +183,25 @@ def test_one_folder_of_label_maps_is_found(tmp_path, labels):
     assert layouts.find_whole(tmp_path, LABEL_MAPS) == Split("images", labels)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("data.yaml", "", "YOLO's format"),
+        ("labels/a.txt", "", "YOLO's format"),
+        ("Annotations/a.xml", "", r"the XML of Pascal VOC or CVAT \(a\.xml\)"),
+        ("annotations.xml", "", "the XML of Pascal VOC or CVAT"),
+        ("leftImg8bit/x", "", "Cityscapes"),
+        ("json/a.json", '{"shapes": []}', r"LabelMe's files \(a\.json\)"),
+        ("train2017.zip", "", r"archives \(train2017\.zip\)"),
+    ],
+)
+def test_another_format_is_told_what_makes_a_data_root_of_it(tmp_path, name, text, says):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"It looks like {says}.*: tools/prepare_data\.py"):
+        layouts.find(tmp_path, INSTANCES)
+
+
 def test_nothing_is_nothing(tmp_path):
     for known in (INSTANCES, PANOPTIC, LABEL_MAPS):
         assert layouts.find_whole(tmp_path, known) is None

@@ -53,6 +53,33 @@ def test_parts_of_yolo_as_roboflow_writes_them(tmp_path):
     assert all(len(p.things) == 2 for p in gathered.pictures)
 
 
+def test_parts_of_yolo_as_lists_of_images(tmp_path):
+    root = yolo(tmp_path)
+    (root / "train.txt").write_text("".join(f"./images/{stem}.png\n" for stem in "acde"))
+    (root / "val.txt").write_text("images/b.png\n")
+    (root / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [cat, dog]\n")
+    gathered = read("yolo", root)
+    assert [(p.part, p.name) for p in gathered.pictures] == [
+        *(("train", f"{stem}.png") for stem in "acde"),
+        ("val", "b.png"),
+    ]
+    assert all(len(p.things) == 2 for p in gathered.pictures)
+    (root / "val.txt").write_text("images/z.png\n")
+    with pytest.raises(InputError, match=r"val\.txt: its image images/z\.png is not in"):
+        read("yolo", root)
+
+
+def test_a_folder_of_another_set_beside_is_not_taken(tmp_path):
+    """Roboflow's ../train/images is within the folder, whatever lies beside it."""
+    root = yolo(tmp_path / "set/x").rename(tmp_path / "set/mine")
+    (root / "train").mkdir()
+    (root / "images").rename(root / "train/images")
+    (root / "labels").rename(root / "train/labels")
+    yolo(tmp_path / "set/train", ["0 0.5 0.5 0.1 0.1"])
+    (root / "data.yaml").write_text("train: ../train/images\nnames: [cat, dog]\n")
+    assert {len(p.things) for p in read("yolo", root).pictures} == {2}
+
+
 def test_key_points_are_left_out_and_counted(tmp_path):
     root = yolo(tmp_path, ["0 0.5 0.5 0.4 0.5 0.5 0.5 2 0.6 0.6 1"])
     with (root / "data.yaml").open("a") as file:

@@ -63,6 +63,8 @@ def complete_data(
         if data == "shapes" or (own and data_root is None):
             raise InputError("`val_share` divides a set in two; the built-in one is divided.")
         data_root = data_root or datasets_of(config, splits)[0].get("data_root")
+        if data_root is None:
+            raise InputError("`val_share` divides the set in a folder: name it as `data_root`.")
     if data_root is not None:
         text, moved = _move(config, Path(data_root), splits, share)
         lines.append(text)
