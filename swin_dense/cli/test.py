@@ -3,11 +3,18 @@
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
 from swin_dense.report import tables
 from swin_dense.task import Task
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from swin_dense.openmmlab.engine.reporting import Watch
+    from swin_dense.openmmlab.engine.run import Tested
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,6 +26,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", metavar="FILE", help="where the numbers go (<work dir>/metrics.json)"
     )
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="write a page with curves, errors and the worst images, and what compare needs",
+    )
     options.add_launcher(parser)
     return parser
 
@@ -26,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 def _test(asked: argparse.Namespace) -> None:
     from swin_dense.checkpoints import files
     from swin_dense.openmmlab.engine import run, trained, weights
+    from swin_dense.openmmlab.engine.reporting import Watch
     from swin_dense.openmmlab.settings import classes, places
 
     config, checkpoint = trained.find(
@@ -41,6 +54,8 @@ def _test(asked: argparse.Namespace) -> None:
     out = Path(asked.out) if asked.out else folder / "metrics.json"
     files.require_place(folder, "--work-dir")
     files.require_place(out.parent, "--out")
+    if asked.report:
+        files.require_place(Path(asked.report), "--report")
     known = weights.class_names(checkpoint)
     found_out = places.complete_data(config, ("test",), asked.data, asked.data_root, asked.classes)
     if first_process():
@@ -57,7 +72,8 @@ def _test(asked: argparse.Namespace) -> None:
         config.allow_missing = asked.allow_missing
     started = time.perf_counter()
     with work_dir(folder):
-        tested = run.test(config, checkpoint.source)
+        watch = Watch() if asked.report else None
+        tested = run.test(config, checkpoint.source, watch)
     if not first_process():
         return
     print(tables.overall(tested.numbers))
@@ -70,6 +86,26 @@ def _test(asked: argparse.Namespace) -> None:
     }
     run.write_numbers(out, tested, about)
     print(f"numbers: {out}")
+    if watch:
+        print(f"report: {_report(Path(asked.report), config, about, tested, watch)}")
+
+
+def _report(
+    folder: Path, config: "Config", about: dict[str, Any], tested: "Tested", watch: "Watch"
+) -> Path:
+    """Write the page and what belongs to it; return the page."""
+    from swin_dense.report import tested as report
+
+    shown = {name: value for name, value in about.items() if name != "weights"}
+    dataset = config.test_dataloader.dataset
+    shown |= {"config": Path(about["config"] or "config").stem, "task": Task.of(config).value}
+    shown |= {"data": str(dataset.get("data_root") or ""), "classes": dataset.metainfo.classes}
+    return report.write(
+        folder,
+        report.Evaluation(
+            shown, tested.numbers, tested.per_class, tested.weights, watch.speed, watch.found
+        ),
+    )
 
 
 main = command(_test, _parser())

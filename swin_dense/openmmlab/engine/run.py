@@ -15,6 +15,7 @@ from swin_dense.checkpoints import files
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.data.metrics import table_name
 from swin_dense.openmmlab.engine import trained
+from swin_dense.openmmlab.engine.reporting import Watch
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare, warms_up
 from swin_dense.openmmlab.engine.torch_errors import explained
 from swin_dense.openmmlab.settings import readers
@@ -193,8 +194,8 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     return Path(runner.work_dir)
 
 
-def test(config: Config, checkpoint: str) -> Tested:
-    """Evaluate a checkpoint on the config's test split."""
+def test(config: Config, checkpoint: str, watch: Watch | None) -> Tested:
+    """Evaluate a checkpoint on the config's test split; `watch` gathers what a report shows."""
     config.load_from, config.resume = checkpoint, False
     for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
         config.pop(name, None)
@@ -202,7 +203,11 @@ def test(config: Config, checkpoint: str) -> Tested:
         runner = _runner(config)
         for metric in runner.test_evaluator.metrics:
             metric.collect_dir = str(Path(runner.work_dir) / "gathered")  # of several processes
+        if watch:
+            watch.follow(runner)
         numbers = runner.test()
+        if watch:
+            watch.finish(runner)
     per_class: dict[str, dict[str, float]] = {}
     for metric in runner.test_evaluator.metrics:
         per_class.update(getattr(metric, "per_class", {}))

@@ -1,0 +1,466 @@
+"""The part of an evaluation's page about objects: boxes and masks.
+
+The numbers are hotcoco's; `records` counts again per image. What is shown is in `report.json`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hotcoco
+import numpy as np
+
+from swin_dense.datasets import colours, images
+from swin_dense.report import charts, page, pictures, records
+
+TITLES = {"bbox": "boxes", "segm": "masks", "proposal": "proposals"}
+# As "TIDE: A General Toolbox for Identifying Object Detection Errors" (arXiv 2008.08115) names
+# them; hotcoco's key, the name, what it means.
+ERRORS = {
+    "Cls": ("classification", "at the right place, of the wrong class"),
+    "Loc": ("localisation", "of the right class, overlaps too little"),
+    "Both": ("both", "of the wrong class, and overlaps too little"),
+    "Dupe": ("duplicate", "an object found once more"),
+    "Bkg": ("background", "nothing is there"),
+    "Miss": ("missed", "an object nothing found"),
+    "FP": ("every false detection", "all of the above that are detections"),
+    "FN": ("every object not found", "whatever the cause"),
+}
+CURVES_AT = (0.5, 0.75)  # IoU
+SCORE_BINS = 20
+MATRIX = 30  # classes; of more, those most often confused
+WORST = 12  # images
+DRAWN = 60  # objects in one picture
+CLASSES_WITH_CURVES = 150
+
+
+@dataclass
+class Found:
+    """What an evaluation of objects leaves.
+
+    Attributes:
+        judged: kind -> its evaluation, run.
+        paths: image id of the evaluation -> its file.
+        names: image id -> what it is called in the annotations.
+    """
+
+    judged: Mapping[str, hotcoco.COCOeval]
+    paths: Mapping[int, Path]
+    names: Mapping[int, str]
+
+
+def numbers(found: Found, matched: Sequence[records.Objects]) -> dict[str, Any]:
+    """Return all that the page shows, as JSON can hold it."""
+    parts = {one.kind: _of_kind(found.judged[one.kind], one) for one in matched}
+    finest = matched[-1]  # masks, where there are masks
+    return {"kinds": parts, "worst": _worst(finest), "worst_by": finest.kind}
+
+
+def sections(
+    found: Found, matched: Sequence[records.Objects], told: Mapping[str, Any]
+) -> list[tuple[str, page.Html]]:
+    """Return headings and contents, from what `numbers` returned."""
+    parts = []
+    for kind, known in told["kinds"].items():
+        name = TITLES.get(kind, kind)
+        parts += [
+            (f"Sizes and classes: {name}", _tables(known)),
+            (f"Precision and recall: {name}", _curves(name, known)),
+            (f"Kinds of errors: {name}", _errors(known)),
+            (f"Scores: {name}", _scores(known)),
+            (f"Confusion: {name}", _confusion(known)),
+        ]
+    parts.append(("Worst images", _pictures(found, matched[-1], told)))
+    return parts
+
+
+def _of_kind(judged: hotcoco.COCOeval, matched: records.Objects) -> dict[str, Any]:
+    precision = judged.eval["precision"]  # (T, 101, K, A, M), -1 for what does not exist
+    sure = judged.eval["scores"]
+    at = {round(float(t), 2): i for i, t in enumerate(matched.thresholds)}
+    curves, per_class = {}, {}
+    recalls = np.linspace(0, 1, precision.shape[1])
+    places = {c: at[c] for c in CURVES_AT if c in at}
+    _, ap = matched.numbers(np.ones((1, len(matched.images)), int))
+    objects = np.bincount(
+        matched.objects[0][:, 1], matched.objects[0][:, 2], minlength=len(matched.classes)
+    )
+    detections = np.bincount(matched.label, minlength=len(matched.classes))
+    for k, name in enumerate(matched.classes):
+        own = precision[:, :, k, 0, -1]
+        if (own < 0).all():
+            per_class[name] = {"objects": 0, "detections": int(detections[k])}
+            continue
+        first = own[0]
+        f1 = 2 * first * recalls / np.maximum(first + recalls, 1e-12)
+        best = int(f1.argmax())
+        per_class[name] = {
+            "objects": int(objects[k]),
+            "detections": int(detections[k]),
+            "AP": float(ap[0, k]),
+            **{f"AP{round(100 * t)}": float(own[i].mean()) for t, i in places.items()},
+            "F1": float(f1[best]),
+            "score_of_F1": float(sure[0, best, k, 0, -1]) if f1[best] > 0 else None,
+        }
+        curves[name] = {str(t): own[i].tolist() for t, i in places.items()}
+    mean = {
+        str(t): np.mean([row[str(t)] for row in curves.values()], 0).tolist() if curves else []
+        for t in places
+    }
+    calibration = judged.calibration(n_bins=SCORE_BINS)
+    return {
+        "sizes": _sizes(matched),
+        "per_class": per_class,
+        "f_scores": judged.f_scores(),
+        "recalls": recalls.tolist(),
+        "curves": {"mean": mean, "classes": curves},
+        "errors": judged.tide_errors(),
+        "calibration": {n: calibration[n] for n in ("ece", "mce", "num_detections", "bins")},
+        "best_score": matched.best_score(),
+        "confusion": _confusions(judged, matched.best_score()),
+    }
+
+
+def _sizes(matched: records.Objects) -> dict[str, Any]:
+    row, _ = matched.numbers(np.ones((1, len(matched.images)), int))
+    by_name = dict(zip(matched.names(), row[0].tolist(), strict=True))
+    most = matched.most[-1]
+    sizes = {}
+    for area, rows in zip(matched.areas, matched.objects, strict=True):
+        end = records.AREAS.get(area, f"_{area}")
+        recall = f"AR{end}" if end else f"AR_{most}"
+        sizes[area] = {
+            "objects": int(rows[:, 2].sum()),
+            "AP": _known(by_name[f"{matched.kind}_AP{end}"]),
+            "AR": _known(by_name[f"{matched.kind}_{recall}"]),
+        }
+    return sizes
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _confusions(judged: hotcoco.COCOeval, least: float) -> dict[str, Any]:
+    """Count which class is taken for which; the last one is nothing, the background."""
+    found = judged.confusion_matrix(min_score=least)
+    counts = found["matrix"].astype(int)
+    rows, columns = np.nonzero(counts)
+    return {
+        "classes": [*found["cat_names"], "(nothing)"],
+        "least_score": least,
+        "iou": found["iou_thr"],
+        # Sparse: truth, found, how often.
+        "counts": np.stack([rows, columns, counts[rows, columns]], 1).tolist(),
+    }
+
+
+def _worst(matched: records.Objects) -> list[dict[str, Any]]:
+    """Choose the images of the lowest F1; of equal ones, those with more mistakes first."""
+    counts, scores = matched.by_image(matched.best_score()), matched.image_scores()
+    order = np.lexsort((-(counts[:, 1] + counts[:, 2]), scores))
+    return [
+        {
+            "image": matched.images[i],
+            "place": int(i),
+            "F1": float(scores[i]),
+            **dict(zip(("hits", "false", "missed"), counts[i].tolist(), strict=True)),
+        }
+        for i in order[:WORST]
+        if counts[i, 1] + counts[i, 2]
+    ]
+
+
+def _tables(known: Mapping[str, Any]) -> page.Html:
+    sizes = page.table(
+        "By the area of the object: small below 32 x 32 pixels, large from 96 x 96 on",
+        ["area", "objects", "AP", "AR"],
+        [
+            [area, row["objects"], page.number(row["AP"]), page.number(row["AR"])]
+            for area, row in known["sizes"].items()
+        ],
+    )
+    columns = ["AP", *(f"AP{round(100 * t)}" for t in CURVES_AT), "F1"]
+    rows = sorted(known["per_class"].items(), key=lambda item: item[1].get("AP", 2.0))
+    classes = page.table(
+        "By class, the worst first. F1 is the best one at IoU 0.5, reached with detections of at "
+        "least the score beside it",
+        ["class", "objects", "detections", *columns, "its score"],
+        [
+            [name, row["objects"], row["detections"]]
+            + [page.bar(row["AP"], page.number(row["AP"])) if "AP" in row else page.NOTHING]
+            + [page.number(row.get(column)) for column in columns[1:]]
+            + [page.number(row.get("score_of_F1"), 2)]
+            for name, row in rows
+        ],
+    )
+    return page.join([sizes, classes])
+
+
+def _curves(title: str, known: Mapping[str, Any]) -> page.Html:
+    recalls = np.array(known["recalls"])
+
+    def drawn(name: str, by_iou: Mapping[str, Sequence[float]]) -> page.Html:
+        lines = [charts.Curve(f"IoU {t}", recalls, np.array(y)) for t, y in by_iou.items()]
+        return page.figure(
+            charts.curves(
+                f"precision over recall of {name}",
+                charts.Axis("recall"),
+                charts.Axis("precision"),
+                lines,
+            ),
+            name,
+            [line.name for line in lines],
+        )
+
+    curves = known["curves"]["classes"]
+    if not curves:
+        return page.paragraph("The data has no object to find.")
+    order = sorted(curves, key=lambda name: known["per_class"][name]["AP"])
+    few = order[:CLASSES_WITH_CURVES]
+    rest = len(order) - len(few)
+    return page.join(
+        [
+            drawn(f"{title}, mean of {len(curves)} classes", known["curves"]["mean"]),
+            page.heading("Each class"),
+            page.paragraph("The lowest AP first.", soft=True),
+            *(
+                page.folded(
+                    f"{name} (AP {page.number(known['per_class'][name]['AP'])})",
+                    drawn(name, curves[name]),
+                )
+                for name in few
+            ),
+            page.paragraph(f"The curves of {rest} better classes are in report.json.", soft=True)
+            if rest
+            else "",
+        ]
+    )
+
+
+def _errors(known: Mapping[str, Any]) -> page.Html:
+    errors = known["errors"]
+    lost, counts = errors["delta_ap"], errors["counts"]
+    highest = max(1e-9, *(lost[key] for key in ERRORS))
+    return page.join(
+        [
+            page.paragraph(
+                f"What AP at IoU {errors['pos_thr']:g}, now {page.number(errors['ap_base'])}, "
+                "would gain if all errors of one kind were mended. The kinds do not add up. A "
+                f"detection that overlaps no object by {errors['bg_thr']:g} is of the background. "
+                "The kinds are those of TIDE (Bolya and others, 2020)."
+            ),
+            page.table(
+                "Errors by kind",
+                ["kind", "AP it costs", "how many", "what it is"],
+                [
+                    [
+                        name,
+                        page.bar(lost[key] / highest, page.number(lost[key])),
+                        counts.get(key, page.NOTHING),
+                        meaning,
+                    ]
+                    for key, (name, meaning) in ERRORS.items()
+                ],
+            ),
+        ]
+    )
+
+
+def _scores(known: Mapping[str, Any]) -> page.Html:
+    bins, calibration = known["calibration"]["bins"], known["calibration"]
+    edges = np.array([row["bin_lower"] for row in bins] + [bins[-1]["bin_upper"]])
+    counts = np.array([row["count"] for row in bins], float)
+    shares = np.array([row["avg_accuracy"] for row in bins])
+    said = np.array([row["avg_confidence"] for row in bins])
+    right = np.round(counts * shares)
+    return page.join(
+        [
+            page.paragraph(
+                f"Calibration error (ECE) {page.number(calibration['ece'])}: how far the scores of "
+                f"{calibration['num_detections']} detections are from the share of them that is "
+                "right at IoU 0.5, on average. Above the dashed line a model is too careful, below "
+                "it too sure. Detections of at least "
+                f"{page.number(known['best_score'], 2)} give the best F1 of all classes together."
+            ),
+            page.figures(
+                page.figure(
+                    charts.reliability(
+                        "share of right detections by score", edges, shares, said, counts
+                    ),
+                    "Reliability",
+                    ["share that is right", "mean score"],
+                ),
+                page.figure(
+                    charts.stacks(
+                        "number of detections by score",
+                        charts.Axis("score"),
+                        "detections",
+                        edges,
+                        np.stack([right, counts - right]),
+                    ),
+                    "Scores of right and false detections",
+                    ["right", "false"],
+                ),
+            ),
+        ]
+    )
+
+
+def _confusion(known: Mapping[str, Any]) -> page.Html:
+    confusion = known["confusion"]
+    names = confusion["classes"]
+    counts = np.zeros((len(names), len(names)), int)
+    for row, column, count in confusion["counts"]:
+        counts[row, column] = count
+    return confusion_table(
+        names,
+        counts,
+        f"Percent of the objects of each class (row) that were found as each class (column), at "
+        f"IoU {confusion['iou']:g} or more and a score of at least "
+        f"{confusion['least_score']:.2f}; in the last row, of all false detections",
+        last_is_nothing=True,
+    )
+
+
+def confusion_table(
+    names: Sequence[str], counts: np.ndarray, caption: str, last_is_nothing: bool = False
+) -> page.Html:
+    """Show a confusion matrix (truth by found); of many classes, those most often confused.
+
+    Args:
+        last_is_nothing: the last row and column are the background.
+    """
+    mixed = counts.copy()
+    np.fill_diagonal(mixed, 0)
+    real = len(names) - last_is_nothing
+    amount = mixed[:real, :real].sum(0) + mixed[:real, :real].sum(1)
+    chosen = np.sort(np.argsort(-amount, kind="stable")[:MATRIX])
+    if real > MATRIX:
+        caption += f". The {MATRIX} of {real} classes that are confused most"
+    if last_is_nothing:
+        chosen = np.append(chosen, real)
+    whole = np.maximum(1, counts.sum(1, keepdims=True))
+    shown = [names[i] for i in chosen]
+    part = np.ix_(chosen, chosen)
+    pairs = mixed[:real, :real]
+    order = np.argsort(-pairs, axis=None, kind="stable")[:10]
+    rows = [divmod(int(i), real) for i in order if pairs.flat[i]]
+    listing = page.table(
+        "Most often confused",
+        ["truth", "taken for", "how often", "share of the truth"],
+        [
+            [names[a], names[b], int(pairs[a, b]), f"{pairs[a, b] / whole[a, 0]:.1%}"]
+            for a, b in rows
+        ],
+    )
+    table = page.matrix(caption, shown, shown, (counts / whole)[part], counts[part])
+    return page.join([table, listing if rows else ""])
+
+
+def _pictures(found: Found, matched: records.Objects, told: Mapping[str, Any]) -> page.Html:
+    judged = found.judged[matched.kind]
+    ids, least = list(judged.params.img_ids), matched.best_score()
+    parts: list[Any] = [
+        page.paragraph(
+            f"Lowest F1 of {TITLES.get(matched.kind, matched.kind)} at IoU 0.5, from detections "
+            f"with a score of at least {least:.2f}. Truth to the left, where nothing found an "
+            "object it is marked as missed; detections to the right, false ones marked."
+        )
+    ]
+    if not told["worst"]:
+        parts.append(page.paragraph("No image has a mistake."))
+    for row in told["worst"]:
+        truth, detected = _drawn(judged, matched, found.paths, ids[row["place"]], row["place"])
+        counts = f"{row['hits']} found, {row['missed']} missed, {row['false']} false"
+        parts.append(page.heading(row["image"]))
+        parts.append(
+            page.pictures(
+                [
+                    (truth, "truth", f"{row['image']} with its true objects: {counts}"),
+                    (detected, counts, f"{row['image']} with what was detected: {counts}"),
+                ]
+            )
+        )
+    return page.join(parts)
+
+
+def _drawn(
+    judged: hotcoco.COCOeval,
+    matched: records.Objects,
+    paths: Mapping[int, Path],
+    image: int,
+    place: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the truth and the detections of one image."""
+    rgb = images.as_rgb(paths[image])
+    best = matched.best_score()
+    diagnosed = _matches(judged, image, best)
+    drawn = []
+    for coco, right, word, least in (
+        (judged.coco_gt, diagnosed[0], "missed", 0.0),
+        (judged.coco_dt, diagnosed[1], "false", best),
+    ):
+        rows = coco.load_anns(coco.get_ann_ids(img_ids=[image]))
+        rows = [row for row in rows if row.get("score", 1.0) >= least]
+        rows.sort(key=lambda row: -row.get("score", row["area"]))
+        drawn.append(_overlay(judged, coco, rgb, rows[:DRAWN], right, word, matched.kind))
+    return drawn[0], drawn[1]
+
+
+def _matches(judged: hotcoco.COCOeval, image: int, least: float) -> tuple[set[int], set[int]]:
+    """Return the ids of the objects found and of the detections that are right, at IoU 0.5."""
+    alone = hotcoco.COCOeval(judged.coco_gt, judged.coco_dt, judged.params.iou_type)
+    for name in ("cat_ids", "iou_thrs", "max_dets", "use_cats"):
+        setattr(alone.params, name, getattr(judged.params, name))
+    alone.params.img_ids = [image]
+    alone.params.area_rng, alone.params.area_rng_lbl = [judged.params.area_rng[0]], ["all"]
+    alone.evaluate()
+    objects, detections = set(), set()
+    for cell in alone.eval_imgs:
+        if cell is None:
+            continue
+        rows = zip(
+            cell["dtIds"],
+            cell["dtScores"],
+            cell["dtMatched"][0],
+            cell["dtIgnore"][0],
+            cell["dtMatches"][0],
+            strict=True,
+        )
+        for number, score, hit, ignored, partner in rows:
+            if score >= least and (hit or ignored):
+                detections.add(number)
+                if hit:
+                    objects.add(partner)
+        crowds = zip(cell["gtIds"], cell["gtIgnore"], strict=True)
+        objects |= {number for number, ignored in crowds if ignored}
+    return objects, detections
+
+
+def _overlay(
+    judged: hotcoco.COCOeval,
+    coco: hotcoco.COCO,
+    rgb: np.ndarray,
+    rows: Sequence[Mapping[str, Any]],
+    right: set[int],
+    word: str,
+    kind: str,
+) -> np.ndarray:
+    cats = judged.coco_gt.cats
+    order = {category: k for k, category in enumerate(judged.params.cat_ids)}
+    palette = colours.palette(len(order))
+    rows = [row for row in rows if row["category_id"] in order]
+    corners = np.array([row["bbox"] for row in rows], float).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    masks = None
+    if kind == "segm" and rows:
+        masks = np.stack([coco.ann_to_mask(row).astype(bool) for row in rows])
+    names = []
+    for row in rows:
+        score = f" {row['score']:.2f}" if "score" in row else ""
+        mark = "" if row["id"] in right else f" {word}"
+        names.append(f"{cats[row['category_id']]['name']}{score}{mark}")
+    shades = [palette[order[row["category_id"]]] for row in rows]
+    return pictures.instance_overlay(rgb, corners, masks, names, shades)
