@@ -12,6 +12,7 @@ from swin_dense.errors import nearest
 COMMANDS = (
     "train",
     "test",
+    "compare",
     "image-demo",
     "convert",
     "model-info",

@@ -61,7 +61,7 @@ def stacks(label: str, across: Axis, up: str, edges: np.ndarray, counts: np.ndar
         edges: (B + 1,) between the bars.
         counts: (S, B).
     """
-    height = max(1.0, float(counts.sum(0).max(initial=0)))
+    height = _round_up(float(counts.sum(0).max(initial=0)))
     axis = Axis(up, 0, height)
     parts = [_axes(across, axis)]
     sides = _x(across, edges)
@@ -114,8 +114,8 @@ def _axes(across: Axis, up: Axis) -> str:
         a, b = _x(across, x), _y(up, y)
         parts.append(f'<path class="grid" d="M{a:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         parts.append(f'<path class="grid" d="M{LEFT} {b:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{a:.1f}" y="{HEIGHT - 27}" text-anchor="middle">{x:.3g}</text>')
-        parts.append(f'<text x="{LEFT - 6}" y="{b + 4:.1f}" text-anchor="end">{y:.3g}</text>')
+        parts.append(f'<text x="{a:.1f}" y="{HEIGHT - 27}" text-anchor="middle">{_short(x)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{b + 4:.1f}" text-anchor="end">{_short(y)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(
         f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
@@ -124,6 +124,18 @@ def _axes(across: Axis, up: Axis) -> str:
         f'text-anchor="middle">{text(up.name)}</text>'
     )
     return "".join(parts)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _round_up(value: float) -> float:
+    """Return a number not below a count whose fifths are round."""
+    power = 10.0 ** np.floor(np.log10(max(value, DIVISIONS)))
+    return float(
+        power * next(step for step in (1, 1.5, 2, 3, 4, 5, 7.5, 10) if step * power >= value)
+    )
 
 
 def _diagonal() -> str:

@@ -61,17 +61,17 @@ def sections(
     found: Found, matched: Sequence[records.Objects], told: Mapping[str, Any]
 ) -> list[tuple[str, page.Html]]:
     """Return headings and contents, from what `numbers` returned."""
-    parts = []
-    for kind, known in told["kinds"].items():
+    parts = [("Worst images", _pictures(found, matched[-1], told))]
+    for kind, known in reversed(told["kinds"].items()):
         name = TITLES.get(kind, kind)
-        parts += [
-            (f"Sizes and classes: {name}", _tables(known)),
-            (f"Precision and recall: {name}", _curves(name, known)),
-            (f"Kinds of errors: {name}", _errors(known)),
-            (f"Scores: {name}", _scores(known)),
-            (f"Confusion: {name}", _confusion(known)),
+        content = [
+            *(page.heading("Sizes and classes"), _tables(known)),
+            *(page.heading("Precision and recall"), _curves(name, known)),
+            *(page.heading("Kinds of errors"), _errors(known)),
+            *(page.heading("Scores"), _scores(known)),
+            *(page.heading("Confusion"), _confusion(known)),
         ]
-    parts.append(("Worst images", _pictures(found, matched[-1], told)))
+        parts.append((name.capitalize(), page.join(content)))
     return parts
 
 
@@ -223,8 +223,7 @@ def _curves(title: str, known: Mapping[str, Any]) -> page.Html:
     return page.join(
         [
             drawn(f"{title}, mean of {len(curves)} classes", known["curves"]["mean"]),
-            page.heading("Each class"),
-            page.paragraph("The lowest AP first.", soft=True),
+            page.paragraph("Each class, the lowest AP first:", soft=True),
             *(
                 page.folded(
                     f"{name} (AP {page.number(known['per_class'][name]['AP'])})",
@@ -263,6 +262,7 @@ def _errors(known: Mapping[str, Any]) -> page.Html:
                     ]
                     for key, (name, meaning) in ERRORS.items()
                 ],
+                kind="told",
             ),
         ]
     )
@@ -374,7 +374,7 @@ def _pictures(found: Found, matched: records.Objects, told: Mapping[str, Any]) -
     for row in told["worst"]:
         truth, detected = _drawn(judged, matched, found.paths, ids[row["place"]], row["place"])
         counts = f"{row['hits']} found, {row['missed']} missed, {row['false']} false"
-        parts.append(page.heading(row["image"]))
+        parts.append(page.heading(Path(row["image"]).name))
         parts.append(
             page.pictures(
                 [

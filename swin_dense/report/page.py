@@ -37,10 +37,10 @@ padding:0;margin:.6rem 0}
 .wide{overflow-x:auto;margin:.4rem 0 1rem}.wide:focus-visible,summary:focus-visible,
 a:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 thead th{vertical-align:bottom;color:var(--soft);font-weight:600}
 th:first-child,td:first-child,.words td,.words th{text-align:left}
+.told td:last-child,.told th:last-child{text-align:left;white-space:normal}
 .words td{white-space:normal;overflow-wrap:anywhere}tbody th{font-weight:500;max-width:20rem;
 overflow-wrap:anywhere;white-space:normal}
 .bar{display:inline-block;width:9rem;height:.7rem;background:var(--panel);border-radius:2px;
@@ -126,7 +126,7 @@ def table(
     """Return a table that scrolls by itself where it is too wide; the first column names rows.
 
     Args:
-        kind: "words" for text in the columns, "" for numbers.
+        kind: "words" for text in the columns, "told" for text in the last one, "" for numbers.
     """
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in header)
     lines = []
@@ -135,7 +135,7 @@ def table(
         lines.append(f'<tr><th scope="row">{text(first)}</th>{cells}</tr>')
     return _scrolling(
         caption,
-        f"<table{f' class={kind}' if kind else ''}><caption>{text(caption)}</caption>"
+        f'<table class="{kind or "plain"}" aria-label="{text(caption)}">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>",
     )
 
@@ -165,7 +165,7 @@ def matrix(
         lines.append(f'<tr><th scope="row">{text(name)}</th>{"".join(cells)}</tr>')
     return _scrolling(
         caption,
-        f'<table class="matrix"><caption>{text(caption)}</caption><thead><tr><td></td>{head}</tr>'
+        f'<table class="matrix" aria-label="{text(caption)}"><thead><tr><td></td>{head}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table>",
     )
 
@@ -239,6 +239,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _scrolling(label: str, content: str) -> Html:
     # Reached by the keyboard, too, where it has to be scrolled.
+    label = text(label)
     return Html(
-        f'<div class="wide" role="region" tabindex="0" aria-label="{text(label)}">{content}</div>'
+        f'<p class="soft">{label}</p>'
+        f'<div class="wide" role="region" tabindex="0" aria-label="{label}">{content}</div>'
     )

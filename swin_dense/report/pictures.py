@@ -107,7 +107,7 @@ def segment_overlay(
     Args:
         rgb: (H, W, 3) uint8.
         segments: (H, W), 0 where there is no segment, else the "id" of a row.
-        rows: dicts with id, class and score.
+        rows: dicts with id, class and, where there is one, score.
         colours: of each class; the objects of one class have shades of it.
 
     Returns:
@@ -125,7 +125,8 @@ def segment_overlay(
     picture = Image.fromarray(mixed.round().astype(np.uint8))
     labels = _Labels(picture)
     for row in rows:
-        labels.over(_anchor(segments == row["id"]), f"{row['class']} {row['score']:.2f}")
+        score = f" {row['score']:.2f}" if "score" in row else ""
+        labels.over(_anchor(segments == row["id"]), f"{row['class']}{score}")
     labels.draw(ImageDraw.Draw(picture))
     return np.asarray(picture)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_dense.report import detections, page, records
+from swin_dense.report import detections, maps, page, records
 
 PAGE, NUMBERS = "index.html", "report.json"
 PACKAGES = ("torch", "onedl-mmdetection", "onedl-mmsegmentation", "hotcoco", "numpy")
@@ -61,6 +61,14 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
             known["detections"] = detections.numbers(found, own)
             shown += detections.sections(found, own, known["detections"])
             matched += own
+        elif isinstance(found, maps.FoundMaps):
+            known["label_maps"] = maps.numbers_of_maps(found)
+            shown += maps.sections_of_maps(found, known["label_maps"])
+            matched.append(found.matched)
+        elif isinstance(found, maps.FoundSegments):
+            known["segments"] = maps.numbers_of_segments(found)
+            shown += maps.sections_of_segments(found, known["segments"])
+            matched.append(found.matched)
     known = plain(known)
     sections = [
         ("Numbers", _overall(known["metrics"])),
