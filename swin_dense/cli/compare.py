@@ -28,8 +28,8 @@ def _compare(asked: argparse.Namespace) -> None:
     from swin_dense.report import comparison, records
     from swin_dense.report.tested import plain
 
-    runs = [records.read(Path(folder)) for folder in (asked.first, asked.second)]
-    found = comparison.compare(*runs, resamples=asked.resamples, seed=asked.seed)
+    first, second = (records.read(Path(folder)) for folder in (asked.first, asked.second))
+    found = comparison.compare(first, second, asked.resamples, asked.seed)
     print(comparison.told(found))
     if asked.json:
         from swin_dense.checkpoints import files

@@ -87,13 +87,15 @@ def _test(asked: argparse.Namespace) -> None:
     run.write_numbers(out, tested, about)
     print(f"numbers: {out}")
     if watch:
-        print(f"report: {_report(Path(asked.report), config, about, tested, watch)}")
+        page = _report(asked.report, config, about, tested, watch)
+        print(f"report: {page}")
 
 
 def _report(
-    folder: Path, config: "Config", about: dict[str, Any], tested: "Tested", watch: "Watch"
+    folder: str, config: "Config", about: dict[str, Any], tested: "Tested", watch: "Watch"
 ) -> Path:
     """Write the page and what belongs to it; return the page."""
+    from swin_dense.report import curves
     from swin_dense.report import tested as report
 
     shown = {name: value for name, value in about.items() if name != "weights"}
@@ -101,9 +103,15 @@ def _report(
     shown |= {"config": Path(about["config"] or "config").stem, "task": Task.of(config).value}
     shown |= {"data": str(dataset.get("data_root") or ""), "classes": dataset.metainfo.classes}
     return report.write(
-        folder,
+        Path(folder),
         report.Evaluation(
-            shown, tested.numbers, tested.per_class, tested.weights, watch.speed, watch.found
+            shown,
+            tested.numbers,
+            tested.per_class,
+            tested.weights,
+            watch.speed,
+            watch.found,
+            curves.read(Path(about["checkpoint"]).parent),
         ),
     )
 

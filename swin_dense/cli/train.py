@@ -134,6 +134,7 @@ def _train(asked: argparse.Namespace) -> None:
     with work_dir(Path(config.work_dir)):
         run.train(config, asked.pretrained, _say)
     _say(f"checkpoints, log and half-precision weights: {config.work_dir}")
+    _say(f"curve of the training: {Path(config.work_dir) / 'curve.png'} and training.html there")
 
 
 def _agree_on_classes(config: "Config") -> None:

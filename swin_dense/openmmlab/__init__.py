@@ -37,6 +37,7 @@ for name in (
     "data.panoptic_metric",
     "data.transforms",
     "engine.amp",
+    "engine.curve",
     "engine.hooks",
     "engine.layer_decay",
     "engine.runner",

@@ -61,7 +61,7 @@ def stacks(label: str, across: Axis, up: str, edges: np.ndarray, counts: np.ndar
         edges: (B + 1,) between the bars.
         counts: (S, B).
     """
-    height = _round_up(float(counts.sum(0).max(initial=0)))
+    height = round_up(max(DIVISIONS, float(counts.sum(0).max(initial=0))))
     axis = Axis(up, 0, height)
     parts = [_axes(across, axis)]
     sides = _x(across, edges)
@@ -130,9 +130,9 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _round_up(value: float) -> float:
-    """Return a number not below a count whose fifths are round."""
-    power = 10.0 ** np.floor(np.log10(max(value, DIVISIONS)))
+def round_up(value: float) -> float:
+    """Return a number not below this one whose fifths are round."""
+    power = 10.0 ** np.floor(np.log10(value)) if value > 0 else 1.0
     return float(
         power * next(step for step in (1, 1.5, 2, 3, 4, 5, 7.5, 10) if step * power >= value)
     )

@@ -11,10 +11,8 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from swin_dense.datasets import colours, images
-from swin_dense.report import charts, page, pictures, records
+from swin_dense.report import charts, confusion, page, records, worst_objects
 
-TITLES = {"bbox": "boxes", "segm": "masks", "proposal": "proposals"}
 # As "TIDE: A General Toolbox for Identifying Object Detection Errors" (arXiv 2008.08115) names
 # them; hotcoco's key, the name, what it means.
 ERRORS = {
@@ -29,9 +27,7 @@ ERRORS = {
 }
 CURVES_AT = (0.5, 0.75)  # IoU
 SCORE_BINS = 20
-MATRIX = 30  # classes; of more, those most often confused
 WORST = 12  # images
-DRAWN = 60  # objects in one picture
 CLASSES_WITH_CURVES = 150
 
 
@@ -61,9 +57,11 @@ def sections(
     found: Found, matched: Sequence[records.Objects], told: Mapping[str, Any]
 ) -> list[tuple[str, page.Html]]:
     """Return headings and contents, from what `numbers` returned."""
-    parts = [("Worst images", _pictures(found, matched[-1], told))]
+    parts = [
+        ("Worst images", worst_objects.drawn(found.judged, found.paths, matched[-1], told["worst"]))
+    ]
     for kind, known in reversed(told["kinds"].items()):
-        name = TITLES.get(kind, kind)
+        name = worst_objects.TITLES.get(kind, kind)
         content = [
             *(page.heading("Sizes and classes"), _tables(known)),
             *(page.heading("Precision and recall"), _curves(name, known)),
@@ -76,10 +74,12 @@ def sections(
 
 
 def _of_kind(judged: hotcoco.COCOeval, matched: records.Objects) -> dict[str, Any]:
-    precision = judged.eval["precision"]  # (T, 101, K, A, M), -1 for what does not exist
-    sure = judged.eval["scores"]
+    accumulated: Any = judged.eval
+    precision = accumulated["precision"]  # (T, 101, K, A, M), -1 for what does not exist
+    sure = accumulated["scores"]
     at = {round(float(t), 2): i for i, t in enumerate(matched.thresholds)}
-    curves, per_class = {}, {}
+    curves: dict[str, Any] = {}
+    per_class: dict[str, dict[str, Any]] = {}
     recalls = np.linspace(0, 1, precision.shape[1])
     places = {c: at[c] for c in CURVES_AT if c in at}
     _, ap = matched.numbers(np.ones((1, len(matched.images)), int))
@@ -220,20 +220,13 @@ def _curves(title: str, known: Mapping[str, Any]) -> page.Html:
     order = sorted(curves, key=lambda name: known["per_class"][name]["AP"])
     few = order[:CLASSES_WITH_CURVES]
     rest = len(order) - len(few)
+    each = [drawn(f"{n}: AP {page.number(known['per_class'][n]['AP'])}", curves[n]) for n in few]
+    remark = f"The curves of {rest} better classes are in report.json."
     return page.join(
         [
             drawn(f"{title}, mean of {len(curves)} classes", known["curves"]["mean"]),
-            page.paragraph("Each class, the lowest AP first:", soft=True),
-            *(
-                page.folded(
-                    f"{name} (AP {page.number(known['per_class'][name]['AP'])})",
-                    drawn(name, curves[name]),
-                )
-                for name in few
-            ),
-            page.paragraph(f"The curves of {rest} better classes are in report.json.", soft=True)
-            if rest
-            else "",
+            page.folded("Each class, the lowest AP first", page.figures(*each)),
+            page.paragraph(remark, soft=True) if rest else "",
         ]
     )
 
@@ -309,158 +302,16 @@ def _scores(known: Mapping[str, Any]) -> page.Html:
 
 
 def _confusion(known: Mapping[str, Any]) -> page.Html:
-    confusion = known["confusion"]
-    names = confusion["classes"]
+    mixed = known["confusion"]
+    names = mixed["classes"]
     counts = np.zeros((len(names), len(names)), int)
-    for row, column, count in confusion["counts"]:
+    for row, column, count in mixed["counts"]:
         counts[row, column] = count
-    return confusion_table(
+    return confusion.table(
         names,
         counts,
         f"Percent of the objects of each class (row) that were found as each class (column), at "
-        f"IoU {confusion['iou']:g} or more and a score of at least "
-        f"{confusion['least_score']:.2f}; in the last row, of all false detections",
+        f"IoU {mixed['iou']:g} or more and a score of at least "
+        f"{mixed['least_score']:.2f}; in the last row, of all false detections",
         last_is_nothing=True,
     )
-
-
-def confusion_table(
-    names: Sequence[str], counts: np.ndarray, caption: str, last_is_nothing: bool = False
-) -> page.Html:
-    """Show a confusion matrix (truth by found); of many classes, those most often confused.
-
-    Args:
-        last_is_nothing: the last row and column are the background.
-    """
-    mixed = counts.copy()
-    np.fill_diagonal(mixed, 0)
-    real = len(names) - last_is_nothing
-    amount = mixed[:real, :real].sum(0) + mixed[:real, :real].sum(1)
-    chosen = np.sort(np.argsort(-amount, kind="stable")[:MATRIX])
-    if real > MATRIX:
-        caption += f". The {MATRIX} of {real} classes that are confused most"
-    if last_is_nothing:
-        chosen = np.append(chosen, real)
-    whole = np.maximum(1, counts.sum(1, keepdims=True))
-    shown = [names[i] for i in chosen]
-    part = np.ix_(chosen, chosen)
-    pairs = mixed[:real, :real]
-    order = np.argsort(-pairs, axis=None, kind="stable")[:10]
-    rows = [divmod(int(i), real) for i in order if pairs.flat[i]]
-    listing = page.table(
-        "Most often confused",
-        ["truth", "taken for", "how often", "share of the truth"],
-        [
-            [names[a], names[b], int(pairs[a, b]), f"{pairs[a, b] / whole[a, 0]:.1%}"]
-            for a, b in rows
-        ],
-    )
-    table = page.matrix(caption, shown, shown, (counts / whole)[part], counts[part])
-    return page.join([table, listing if rows else ""])
-
-
-def _pictures(found: Found, matched: records.Objects, told: Mapping[str, Any]) -> page.Html:
-    judged = found.judged[matched.kind]
-    ids, least = list(judged.params.img_ids), matched.best_score()
-    parts: list[Any] = [
-        page.paragraph(
-            f"Lowest F1 of {TITLES.get(matched.kind, matched.kind)} at IoU 0.5, from detections "
-            f"with a score of at least {least:.2f}. Truth to the left, where nothing found an "
-            "object it is marked as missed; detections to the right, false ones marked."
-        )
-    ]
-    if not told["worst"]:
-        parts.append(page.paragraph("No image has a mistake."))
-    for row in told["worst"]:
-        truth, detected = _drawn(judged, matched, found.paths, ids[row["place"]], row["place"])
-        counts = f"{row['hits']} found, {row['missed']} missed, {row['false']} false"
-        parts.append(page.heading(Path(row["image"]).name))
-        parts.append(
-            page.pictures(
-                [
-                    (truth, "truth", f"{row['image']} with its true objects: {counts}"),
-                    (detected, counts, f"{row['image']} with what was detected: {counts}"),
-                ]
-            )
-        )
-    return page.join(parts)
-
-
-def _drawn(
-    judged: hotcoco.COCOeval,
-    matched: records.Objects,
-    paths: Mapping[int, Path],
-    image: int,
-    place: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the truth and the detections of one image."""
-    rgb = images.as_rgb(paths[image])
-    best = matched.best_score()
-    diagnosed = _matches(judged, image, best)
-    drawn = []
-    for coco, right, word, least in (
-        (judged.coco_gt, diagnosed[0], "missed", 0.0),
-        (judged.coco_dt, diagnosed[1], "false", best),
-    ):
-        rows = coco.load_anns(coco.get_ann_ids(img_ids=[image]))
-        rows = [row for row in rows if row.get("score", 1.0) >= least]
-        rows.sort(key=lambda row: -row.get("score", row["area"]))
-        drawn.append(_overlay(judged, coco, rgb, rows[:DRAWN], right, word, matched.kind))
-    return drawn[0], drawn[1]
-
-
-def _matches(judged: hotcoco.COCOeval, image: int, least: float) -> tuple[set[int], set[int]]:
-    """Return the ids of the objects found and of the detections that are right, at IoU 0.5."""
-    alone = hotcoco.COCOeval(judged.coco_gt, judged.coco_dt, judged.params.iou_type)
-    for name in ("cat_ids", "iou_thrs", "max_dets", "use_cats"):
-        setattr(alone.params, name, getattr(judged.params, name))
-    alone.params.img_ids = [image]
-    alone.params.area_rng, alone.params.area_rng_lbl = [judged.params.area_rng[0]], ["all"]
-    alone.evaluate()
-    objects, detections = set(), set()
-    for cell in alone.eval_imgs:
-        if cell is None:
-            continue
-        rows = zip(
-            cell["dtIds"],
-            cell["dtScores"],
-            cell["dtMatched"][0],
-            cell["dtIgnore"][0],
-            cell["dtMatches"][0],
-            strict=True,
-        )
-        for number, score, hit, ignored, partner in rows:
-            if score >= least and (hit or ignored):
-                detections.add(number)
-                if hit:
-                    objects.add(partner)
-        crowds = zip(cell["gtIds"], cell["gtIgnore"], strict=True)
-        objects |= {number for number, ignored in crowds if ignored}
-    return objects, detections
-
-
-def _overlay(
-    judged: hotcoco.COCOeval,
-    coco: hotcoco.COCO,
-    rgb: np.ndarray,
-    rows: Sequence[Mapping[str, Any]],
-    right: set[int],
-    word: str,
-    kind: str,
-) -> np.ndarray:
-    cats = judged.coco_gt.cats
-    order = {category: k for k, category in enumerate(judged.params.cat_ids)}
-    palette = colours.palette(len(order))
-    rows = [row for row in rows if row["category_id"] in order]
-    corners = np.array([row["bbox"] for row in rows], float).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    masks = None
-    if kind == "segm" and rows:
-        masks = np.stack([coco.ann_to_mask(row).astype(bool) for row in rows])
-    names = []
-    for row in rows:
-        score = f" {row['score']:.2f}" if "score" in row else ""
-        mark = "" if row["id"] in right else f" {word}"
-        names.append(f"{cats[row['category_id']]['name']}{score}{mark}")
-    shades = [palette[order[row["category_id"]]] for row in rows]
-    return pictures.instance_overlay(rgb, corners, masks, names, shades)

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from swin_dense.datasets import colours, images
-from swin_dense.report import page, pictures, records
-from swin_dense.report.detections import confusion_table
+from swin_dense.report import confusion, page, pictures, records
 
-VOID = "(ignored)"
 WRONG, RIGHT = (214, 39, 60), (70, 120, 200)  # in the picture of differences
 WORST = 8  # images
+AT_ONCE = 4  # of them that show without being asked for
 
 
 @dataclass
 class WorstMap:
-    """One of the worst images: its file, the truth and what was found, both (H, W) of labels."""
+    """One of the worst images: its name and file, truth and what was found, (H, W) of labels."""
 
+    name: str
     path: Path
     truth: np.ndarray
     found: np.ndarray
@@ -27,8 +27,9 @@ class WorstMap:
 
 @dataclass
 class WorstSegments:
-    """One of the worst images: its file, and both sides as ids (H, W) with rows of id and class."""
+    """One of the worst images: its name and file; both sides as ids (H, W) and a row of each id."""
 
+    name: str
     path: Path
     truth: tuple[np.ndarray, list[dict[str, Any]]]
     found: tuple[np.ndarray, list[dict[str, Any]]]
@@ -75,7 +76,7 @@ def numbers_of_maps(found: FoundMaps) -> dict[str, Any]:
             for k, name in enumerate(matched.classes)
         },
         "confusion": found.confusion.tolist(),
-        "worst": _lowest(matched, "mIoU"),
+        "worst": _lowest(matched, "mIoU", found.worst),
     }
 
 
@@ -100,18 +101,16 @@ def numbers_of_segments(found: FoundSegments) -> dict[str, Any]:
     return {
         "numbers": dict(zip(matched.names(), row[0].tolist(), strict=True)),
         "classes": classes,
-        "worst": _lowest(matched, "PQ"),
+        "worst": _lowest(matched, "PQ", found.worst),
     }
 
 
-def _lowest(matched: records.Pixels | records.Segments, name: str) -> list[dict[str, Any]]:
-    scores = matched.image_scores()
-    order = np.argsort(np.where(np.isnan(scores), np.inf, scores), kind="stable")[:WORST]
-    return [
-        {"image": matched.images[i], name: float(scores[i])}
-        for i in order
-        if scores[i] == scores[i]
-    ]
+def _lowest(
+    matched: records.Pixels | records.Segments, name: str, kept: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Return the images that are shown, with their scores."""
+    scores = dict(zip(matched.images, matched.image_scores().tolist(), strict=True))
+    return [{"image": one.name, name: scores[one.name]} for one in kept]
 
 
 def sections_of_maps(found: FoundMaps, told: Mapping[str, Any]) -> list[tuple[str, page.Html]]:
@@ -127,7 +126,7 @@ def sections_of_maps(found: FoundMaps, told: Mapping[str, Any]) -> list[tuple[st
             for name, row in classes
         ],
     )
-    confusion = confusion_table(
+    mixed = confusion.table(
         found.matched.classes,
         found.confusion,
         "Percent of the pixels of each class (row) that were found as each class (column)",
@@ -138,12 +137,19 @@ def sections_of_maps(found: FoundMaps, told: Mapping[str, Any]) -> list[tuple[st
             "and where they differ (red; pixels without truth are black)."
         )
     ]
-    for one in found.worst:
-        parts += _drawn_map(one, found.matched.classes, told["worst"])
+    classes_there = _present(found)
+    palette = colours.palette(len(found.matched.classes))
+    names = [found.matched.classes[k] for k in classes_there]
+    parts.append(page.key(names, [palette[k] for k in classes_there]))
+    shown = [
+        _drawn_map(one, found.matched.classes, row["mIoU"])
+        for one, row in zip(found.worst, told["worst"], strict=True)
+    ]
+    parts.append(page.first_few(shown, AT_ONCE, "images"))
     return [
-        ("Worst images", page.join(parts)),
         ("Classes", table),
-        ("Confusion", confusion),
+        ("Confusion", mixed),
+        ("Worst images", page.join(parts)),
     ]
 
 
@@ -165,30 +171,27 @@ def sections_of_segments(
             if row["PQ"] == row["PQ"]
         ],
     )
-    parts: list[Any] = [
-        page.paragraph("Lowest PQ within the image: truth to the left, found to the right.")
-    ]
+    shown = []
     shades = colours.palette(len(found.matched.classes))
     palette = dict(zip(found.matched.classes, shades, strict=True))
-    for one in found.worst:
-        name, score = _score(one.path, told["worst"], "PQ")
+    for one, row in zip(found.worst, told["worst"], strict=True):
+        name, score = one.name, f"PQ {page.number(row['PQ'], 1)}"
         rgb = images.as_rgb(one.path)
         sides = (one.truth, one.found)
         drawn = [pictures.segment_overlay(rgb, *side, palette) for side in sides]
         counts = [len(rows) for _, rows in sides]
-        parts.append(page.heading(name))
-        parts.append(
-            page.pictures(
-                [
-                    (drawn[0], f"truth: {counts[0]} segments", f"{name}, the true segments"),
-                    (drawn[1], f"found: {counts[1]}, {score}", f"{name}, what was found"),
-                ]
-            )
+        side_by_side = page.pictures(
+            [
+                (drawn[0], f"truth: {counts[0]} segments", f"{name}, the true segments"),
+                (drawn[1], f"found: {counts[1]}, {score}", f"{name}, what was found"),
+            ]
         )
+        shown.append(page.join([page.heading(name), side_by_side]))
+    lead = page.paragraph("Lowest PQ within the image: truth to the left, found to the right.")
     remark = f"{len(unseen)} classes are neither in the truth nor found."
     return [
-        ("Worst images", page.join(parts)),
         ("Classes", page.join([table, page.paragraph(remark, soft=True) if unseen else ""])),
+        ("Worst images", page.join([lead, page.first_few(shown, AT_ONCE, "images")])),
     ]
 
 
@@ -196,20 +199,24 @@ def _last(value: float) -> float:
     return value if value == value else 1e9
 
 
-def _score(path: Path, worst: Sequence[Mapping[str, Any]], key: str) -> tuple[str, str]:
-    for row in worst:
-        if Path(row["image"]).name == path.name:
-            return row["image"], f"{key} {row[key]:.1f}"
-    return path.name, ""
+def _present(found: FoundMaps) -> list[int]:
+    """Return the labels that the pictures show."""
+    seen = [np.unique(part) for one in found.worst for part in (one.truth, one.found)]
+    labels = np.unique(np.concatenate(seen)) if seen else np.zeros(0, int)
+    return [int(label) for label in labels if 0 <= label < len(found.matched.classes)]
 
 
-def _drawn_map(
-    one: WorstMap, classes: Sequence[str], worst: Sequence[Mapping[str, Any]]
-) -> list[page.Html]:
+def _painted(rgb: np.ndarray, labels: np.ndarray, palette: Any) -> np.ndarray:
+    """Lay the colours of the classes over an image; the page has their legend."""
+    shades = np.asarray(palette, np.float32)[labels]
+    mixed = rgb * (1 - pictures.STRENGTH) + shades * pictures.STRENGTH
+    return mixed.round().astype(np.uint8)
+
+
+def _drawn_map(one: WorstMap, classes: Sequence[str], value: float) -> page.Html:
     """Show an image, its truth, what was found and the difference."""
-    name, score = _score(one.path, worst, "mIoU")
+    name, score = one.name, f"mIoU {page.number(value, 1)}"
     rgb = images.as_rgb(one.path)
-    names = (*classes, VOID)
     palette = [*colours.palette(len(classes)), (0, 0, 0)]
     truth, found = (
         np.where((part >= 0) & (part < len(classes)), part, len(classes)).astype(np.int64)
@@ -221,14 +228,16 @@ def _drawn_map(
     shown[truth == len(classes)] = 0
     wrong = differs.sum() / max(1, (truth < len(classes)).sum())
     told = f"{wrong:.1%} of the pixels differ"
-    return [
-        page.heading(f"{name}"),
-        page.pictures(
-            [
-                (rgb, score, f"{name}, the image"),
-                (pictures.label_overlay(rgb, truth, names, palette), "truth", f"{name}, truth"),
-                (pictures.label_overlay(rgb, found, names, palette), "found", f"{name}, found"),
-                (shown.round().astype(np.uint8), told, f"{name}, where both differ: {told}"),
-            ]
-        ),
-    ]
+    return page.join(
+        [
+            page.heading(name),
+            page.pictures(
+                [
+                    (rgb, score, f"{name}, the image"),
+                    (_painted(rgb, truth, palette), "truth", f"{name}, truth"),
+                    (_painted(rgb, found, palette), "found", f"{name}, found"),
+                    (shown.round().astype(np.uint8), told, f"{name}, where both differ: {told}"),
+                ]
+            ),
+        ]
+    )

@@ -34,11 +34,11 @@ h3{font-size:1.05rem;margin:1.4rem 0 .4rem}
 p{margin:.4rem 0;max-width:46rem}.soft{color:var(--soft);font-size:.9rem}
 a{color:var(--accent)}nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;list-style:none;
 padding:0;margin:.6rem 0}
-.wide{overflow-x:auto;margin:.4rem 0 1rem}.wide:focus-visible,summary:focus-visible,
+.wide{overflow:auto;max-height:40rem;margin:.4rem 0 1rem}.wide:focus-visible,summary:focus-visible,
 a:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-thead th{vertical-align:bottom;color:var(--soft);font-weight:600}
+thead th{position:sticky;top:0;background:var(--ground);vertical-align:bottom;color:var(--soft);font-weight:600}
 th:first-child,td:first-child,.words td,.words th{text-align:left}
 .told td:last-child,.told th:last-child{text-align:left;white-space:normal}
 .words td{white-space:normal;overflow-wrap:anywhere}tbody th{font-weight:500;max-width:20rem;
@@ -48,7 +48,7 @@ vertical-align:middle;margin-left:.6rem;overflow:hidden}
 .bar>i{display:block;height:100%;background:rgb(var(--fill))}
 .matrix{font-size:.78rem}.matrix td,.matrix th{padding:.15rem .3rem;border:1px solid var(--line);
 text-align:center}.matrix tbody th{text-align:right;white-space:nowrap}
-.matrix thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;
+.matrix thead th{position:static;writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;
 max-height:11rem;font-weight:500}.matrix thead td{border:0}
 .matrix td{background:rgb(var(--fill)/var(--v,0));min-width:1.9rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1rem}
@@ -59,8 +59,9 @@ svg .ideal{stroke:var(--soft);stroke-dasharray:4 4}
 .key{display:flex;flex-wrap:wrap;gap:.1rem 1rem;list-style:none;padding:0;margin:.2rem 0;
 font-size:.85rem}.key i{display:inline-block;width:1.1rem;height:.35rem;margin-right:.4rem;
 vertical-align:middle;border-radius:2px}
-.pictures{display:flex;flex-wrap:wrap;gap:.6rem;margin:.4rem 0 1.4rem}
-.pictures figure{flex:1 1 18rem;max-width:36rem}.pictures img{width:100%;height:auto;display:block;
+.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));
+gap:.8rem;margin:.4rem 0 1.4rem}.pictures figure{max-width:36rem}
+.pictures img{width:100%;height:auto;display:block;
 border-radius:4px;background:var(--panel)}
 details{margin:.5rem 0;border:1px solid var(--line);border-radius:4px;padding:.3rem .8rem}
 summary{cursor:pointer;font-weight:500;overflow-wrap:anywhere}
@@ -199,6 +200,21 @@ def figure(drawing: Html, caption: Any, key: Sequence[str] = ()) -> Html:
     ]
     shown = f'<ul class="key">{"".join(entries)}</ul>' if key else ""
     return Html(f"<figure>{drawing}{shown}<figcaption>{text(caption)}</figcaption></figure>")
+
+
+def key(names: Sequence[str], shades: Sequence[tuple[int, int, int]]) -> Html:
+    """Return what colours (0 to 255) mean."""
+    entries = [
+        f'<li><i style="background:rgb{shade};height:.8rem"></i>{text(name)}</li>'
+        for name, shade in zip(names, shades, strict=True)
+    ]
+    return Html(f'<ul class="key">{"".join(entries)}</ul>')
+
+
+def first_few(content: Sequence[Html], few: int, what: str) -> Html:
+    """Show the first parts, and the others when they are asked for."""
+    rest = content[few:]
+    return join([*content[:few], folded(f"{len(rest)} more {what}", *rest) if rest else ""])
 
 
 def pictures(shown: Sequence[tuple[np.ndarray, str, str]]) -> Html:

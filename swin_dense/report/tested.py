@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_dense.report import detections, maps, page, records
+from swin_dense.report import curves, detections, maps, matches, page, records, worst_objects
 
 PAGE, NUMBERS = "index.html", "report.json"
 PACKAGES = ("torch", "onedl-mmdetection", "onedl-mmsegmentation", "hotcoco", "numpy")
@@ -32,6 +32,7 @@ class Evaluation:
         weights: the ledger of each load.
         speed: images, seconds and what else was measured of the run.
         found: what was found, in one of the forms that `swin_dense.report` knows.
+        training: what `curves.read` found of the training of these weights.
     """
 
     about: dict[str, Any]
@@ -40,6 +41,7 @@ class Evaluation:
     weights: list[dict[str, Any]] = field(default_factory=list)
     speed: dict[str, Any] = field(default_factory=dict)
     found: list[Any] = field(default_factory=list)
+    training: list[dict[str, float]] = field(default_factory=list)
 
 
 def write(folder: Path, evaluation: Evaluation) -> Path:
@@ -57,7 +59,7 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     for found in evaluation.found:
         if isinstance(found, detections.Found):
             names = {image: str(found.names[image]) for image in found.names}
-            own = [records.of_objects(one, kind, names) for kind, one in found.judged.items()]
+            own = [matches.of_objects(one, kind, names) for kind, one in found.judged.items()]
             known["detections"] = detections.numbers(found, own)
             shown += detections.sections(found, own, known["detections"])
             matched += own
@@ -73,6 +75,7 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     sections = [
         ("Numbers", _overall(known["metrics"])),
         *shown,
+        *([("Training", curves.section(evaluation.training))] if evaluation.training else []),
         ("Speed and memory", _speed(known["speed"])),
         ("Weights", _weights(known["weights"])),
         ("Run", page.facts("What was evaluated", _facts(known["about"]))),
@@ -106,7 +109,7 @@ def _versions() -> dict[str, Any]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.timezone.utc)
     return {"date": now.isoformat(" ", "seconds"), "versions": found}
 
 
@@ -124,7 +127,7 @@ def _overall(numbers: Mapping[str, float | None]) -> page.Html:
             for name in ("PQ", "SQ", "RQ")
         ]
         return page.table("Percent", ["", *GROUPS.values()], rows)
-    kinds = [k for k in detections.TITLES if any(n.startswith(f"{k}_") for n in numbers)]
+    kinds = [k for k in worst_objects.TITLES if any(n.startswith(f"{k}_") for n in numbers)]
     if not kinds:
         rows = [[name, page.number(value, 2)] for name, value in numbers.items()]
         return page.table("Percent", ["", "value"], rows)
@@ -133,7 +136,7 @@ def _overall(numbers: Mapping[str, float | None]) -> page.Html:
     )
     return page.table(
         "COCO's numbers, from 0 to 1",
-        ["", *(detections.TITLES[kind] for kind in kinds)],
+        ["", *(worst_objects.TITLES[kind] for kind in kinds)],
         [[name, *(page.number(numbers.get(f"{kind}_{name}")) for kind in kinds)] for name in names],
     )
 

@@ -49,7 +49,8 @@ class Watch(Hook):
         runner.register_hook(self)
         for place, metric in enumerate(runner.test_evaluator.metrics):
             if isinstance(metric, CocoMetric):
-                metric.compute_metrics = self._kept(place, metric.compute_metrics)
+                kept = self._kept(place, metric.compute_metrics)
+                setattr(metric, "compute_metrics", kept)  # noqa: B010  (mypy: a method)
 
     def _kept(self, place: int, compute: Any) -> Any:
         def computed(results: list) -> Any:
@@ -164,10 +165,11 @@ def _paths(dataset: Any) -> dict[Any, Path]:
 
 def _objects(metric: CocoMetric, results: Sequence[Any], paths: dict[Any, Path]) -> Any:
     """Judge the results once more by hotcoco, whose evaluation keeps more than numbers."""
-    dataset = metric._coco_api.dataset
+    api: Any = metric._coco_api
+    dataset = api.dataset
     number = {one["id"]: i for i, one in enumerate(dataset["images"], start=1)}
     names = metric.dataset_meta["classes"]
-    category = metric._coco_api.get_cat_ids(cat_names=names)
+    category = api.get_cat_ids(cat_names=names)
     wanted = set(category)
     truth = hotcoco.COCO(
         {
@@ -223,7 +225,8 @@ def _maps(metric: IoUMetric, rows: dict[str, Any], confusion: Any, worst: Sequen
     shared, found, true = (np.stack([rows[path][i] for path in paths]) for i in range(3))
     classes = tuple(metric.dataset_meta["classes"])
     matched = records.Pixels(classes, _names(paths), shared, found, true)
-    kept = [maps.WorstMap(Path(path), *content) for _, path, content in worst]
+    called = dict(zip(paths, matched.images, strict=True))
+    kept = [maps.WorstMap(called[path], Path(path), *content) for _, path, content in worst]
     return maps.FoundMaps(matched, confusion, kept)
 
 
@@ -237,9 +240,15 @@ def _segments(metric: PanopticMetric, rows: dict[str, Any], worst: Sequence[Any]
             counts[place, label] = row
     thing = np.array([name in things for name in classes])
     matched = records.Segments(classes, _names(paths), counts, thing)
+    called = dict(zip(paths, matched.images, strict=True))
     kept = [
-        maps.WorstSegments(Path(path), _truth(*content[:2], classes), _parts(content[2], classes))
-        for _, path, content in worst
+        maps.WorstSegments(
+            called[path],
+            Path(path),
+            _truth(truth, segments, classes),
+            _parts(found, classes),
+        )
+        for _, path, (truth, segments, found) in worst
     ]
     return maps.FoundSegments(matched, kept)
 

@@ -22,7 +22,9 @@ from swin_dense.openmmlab.settings import readers
 
 _RUNS = itertools.count()
 WARM_UP_SHARE = 0.1  # of a shortened run
-ALWAYS = ("swin_dense.FiniteLoss", "swin_dense.HostMemory", "swin_dense.PlainCheckpoint")
+ALWAYS = tuple(
+    f"swin_dense.{hook}" for hook in ("FiniteLoss", "HostMemory", "PlainCheckpoint", "Curve")
+)
 
 
 @dataclass
