@@ -57,9 +57,8 @@ def sections(
     found: Found, matched: Sequence[records.Objects], told: Mapping[str, Any]
 ) -> list[tuple[str, page.Html]]:
     """Return headings and contents, from what `numbers` returned."""
-    parts = [
-        ("Worst images", worst_objects.drawn(found.judged, found.paths, matched[-1], told["worst"]))
-    ]
+    worst = worst_objects.drawn(found.judged, found.paths, matched[-1], told["worst"])
+    parts = [("Worst images", worst)]
     for kind, known in reversed(told["kinds"].items()):
         name = worst_objects.TITLES.get(kind, kind)
         content = [

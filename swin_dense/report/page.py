@@ -38,7 +38,8 @@ padding:0;margin:.6rem 0}
 a:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-thead th{position:sticky;top:0;background:var(--ground);vertical-align:bottom;color:var(--soft);font-weight:600}
+thead th{position:sticky;top:0;background:var(--ground);vertical-align:bottom;
+color:var(--soft);font-weight:600}
 th:first-child,td:first-child,.words td,.words th{text-align:left}
 .told td:last-child,.told th:last-child{text-align:left;white-space:normal}
 .words td{white-space:normal;overflow-wrap:anywhere}tbody th{font-weight:500;max-width:20rem;
