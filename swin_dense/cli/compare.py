@@ -1,4 +1,4 @@
-"""Compare two evaluations of the same images: what differs, and whether it means anything."""
+"""Compare two evaluations of the same images, and whether the differences mean anything."""
 
 import argparse
 import json

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import ROOT, SMALL
 
-from swin_dense.cli import test
+from swin_dense.cli import compare, test
 from swin_dense.datasets import shapes
 
 COCO = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
@@ -51,6 +51,31 @@ def test_a_run_needs_no_config_data_or_scale(trained, small_shapes, tmp_path):
     for key in ("metrics", "per_class", "checkpoint"):
         assert contents[0][key] == contents[1][key] == contents[2][key]
     assert contents[0]["config"] == config.name
+
+
+def test_a_report_and_its_comparison(trained, small_shapes, tmp_path, capsys):
+    """The page's numbers are those of metrics.json; a run equals itself, and no other set."""
+    _, config, work = trained
+    out, folder = tmp_path / "n.json", tmp_path / "a/report"
+    words = [str(config), str(work / "iter_8.pth"), "--data-root", str(small_shapes.root)]
+    words += ["--work-dir", str(tmp_path / "w"), "--out", str(out), "--report", str(folder)]
+    assert test.main([*words, *SMALL[:2]]) == 0
+    told = json.loads((folder / "report.json").read_text("utf-8"))
+    assert told["metrics"] == json.loads(out.read_text())["metrics"]
+    assert told["speed"]["images"] == 4
+    assert told["weights"]
+    assert f"report: {folder / 'index.html'}" in capsys.readouterr().out
+    differences = tmp_path / "differences.json"
+    again = [str(folder), str(folder), "--resamples", "7", "--json", str(differences)]
+    assert compare.main(again) == 0
+    kinds = json.loads(differences.read_text("utf-8"))["kinds"]
+    assert {row["difference"] for kind in kinds for row in kind["numbers"]} == {0}
+    shown = {row["name"]: row["first"] for kind in kinds for row in kind["numbers"]}
+    for name, value in told["metrics"].items():
+        if value not in (None, -1):  # mmseg rounds to two digits of percents, mmdet to three
+            assert shown[name] == pytest.approx(value, abs=0.006), name
+    assert compare.main([str(folder), str(tmp_path)]) == 2
+    assert "holds no records.npz" in capsys.readouterr().err
 
 
 def test_weights_that_carry_no_config(capsys):
