@@ -43,7 +43,7 @@ color:var(--soft);font-weight:600}
 th:first-child,td:first-child,.words td,.words th{text-align:left}
 .told td:last-child,.told th:last-child{text-align:left;white-space:normal}
 .words td{white-space:normal;overflow-wrap:anywhere}tbody th{font-weight:500;max-width:20rem;
-overflow-wrap:anywhere;white-space:normal}
+overflow-wrap:break-word;white-space:normal}
 .bar{display:inline-block;width:9rem;height:.7rem;background:var(--panel);border-radius:2px;
 vertical-align:middle;margin-left:.6rem;overflow:hidden}
 .bar>i{display:block;height:100%;background:rgb(var(--fill))}
@@ -67,6 +67,7 @@ border-radius:4px;background:var(--panel)}
 details{margin:.5rem 0;border:1px solid var(--line);border-radius:4px;padding:.3rem .8rem}
 summary{cursor:pointer;font-weight:500;overflow-wrap:anywhere}
 code,pre{font:.88rem/1.45 ui-monospace,Menlo,Consolas,monospace}pre{overflow-x:auto}
+@media(max-width:40rem){.bar{width:4rem}th,td{padding:.25rem .45rem}main{padding:.8rem}}
 @media print{details{break-inside:avoid}}
 """
 
