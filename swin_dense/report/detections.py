@@ -38,12 +38,14 @@ class Found:
     Attributes:
         judged: kind -> its evaluation, run.
         paths: image id of the evaluation -> its file.
-        names: image id -> what it is called in the annotations.
+        names: image id -> what it is called.
+        lvis: whether classes that nobody looked for in an image do not count there.
     """
 
     judged: Mapping[str, hotcoco.COCOeval]
     paths: Mapping[int, Path]
     names: Mapping[int, str]
+    lvis: bool = False
 
 
 def numbers(found: Found, matched: Sequence[records.Objects]) -> dict[str, Any]:
@@ -57,7 +59,9 @@ def sections(
     found: Found, matched: Sequence[records.Objects], told: Mapping[str, Any]
 ) -> list[tuple[str, page.Html]]:
     """Return headings and contents, from what `numbers` returned."""
-    worst = worst_objects.drawn(found.judged, found.paths, matched[-1], told["worst"])
+    worst = worst_objects.drawn(
+        found.judged[matched[-1].kind], found.paths, matched[-1], told["worst"], found.lvis
+    )
     parts = [("Worst images", worst)]
     for kind, known in reversed(told["kinds"].items()):
         name = worst_objects.TITLES.get(kind, kind)
@@ -76,6 +80,8 @@ def _of_kind(judged: hotcoco.COCOeval, matched: records.Objects) -> dict[str, An
     accumulated: Any = judged.eval
     precision = accumulated["precision"]  # (T, 101, K, A, M), -1 for what does not exist
     sure = accumulated["scores"]
+    if precision.ndim == 4:  # LVIS's have no axis of limits
+        precision, sure = precision[..., None], sure[..., None]
     at = {round(float(t), 2): i for i, t in enumerate(matched.thresholds)}
     curves: dict[str, Any] = {}
     per_class: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """Take what was matched in each image out of hotcoco's evaluation."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hotcoco
@@ -12,12 +12,15 @@ from swin_dense.report import records
 IMAGES_AT_ONCE = 250  # whose matches hotcoco hands over as Python objects
 
 
-def of_objects(judged: hotcoco.COCOeval, kind: str, names: dict[int, str]) -> records.Objects:
+def of_objects(
+    judged: hotcoco.COCOeval, kind: str, names: Mapping[int, str], lvis: bool = False
+) -> records.Objects:
     """Take the matches out of an evaluation.
 
     Args:
         judged: one that has evaluated.
         names: image id -> what the image is called.
+        lvis: whether it was judged as LVIS does.
     """
     params, truth = judged.params, judged.coco_gt
     ids, categories = list(params.img_ids), list(params.cat_ids)
@@ -29,7 +32,7 @@ def of_objects(judged: hotcoco.COCOeval, kind: str, names: dict[int, str]) -> re
     objects: list[list[tuple[int, int, int]]] = [[] for _ in params.area_rng]
     for start in range(0, len(ids), IMAGES_AT_ONCE):
         some = ids[start : start + IMAGES_AT_ONCE]
-        part = hotcoco.COCOeval(truth, judged.coco_dt, kind)
+        part = hotcoco.COCOeval(truth, judged.coco_dt, judged.params.iou_type, lvis_style=lvis)
         for name in ("cat_ids", "iou_thrs", "area_rng", "area_rng_lbl", "max_dets", "use_cats"):
             setattr(part.params, name, getattr(params, name))
         part.params.img_ids = some

@@ -58,8 +58,10 @@ def write(folder: Path, evaluation: Evaluation) -> Path:
     matched: list[records.Records] = []
     for found in evaluation.found:
         if isinstance(found, detections.Found):
-            names = {image: str(found.names[image]) for image in found.names}
-            own = [matches.of_objects(one, kind, names) for kind, one in found.judged.items()]
+            own = [
+                matches.of_objects(one, kind, found.names, found.lvis)
+                for kind, one in found.judged.items()
+            ]
             known["detections"] = detections.numbers(found, own)
             shown += detections.sections(found, own, known["detections"])
             matched += own

@@ -16,19 +16,19 @@ DRAWN = 60  # objects in one picture
 
 
 def drawn(
-    every: Mapping[str, hotcoco.COCOeval],
+    judged: hotcoco.COCOeval,
     paths: Mapping[int, Path],
     matched: records.Objects,
     worst: Sequence[Mapping[str, Any]],
+    lvis: bool,
 ) -> page.Html:
     """Draw images with their objects beside what was detected.
 
     Args:
-        every: kind -> its evaluation.
+        judged: their evaluation.
         paths: image id -> its file.
         worst: rows with image, its place in `matched`, hits, missed and false.
     """
-    judged = every[matched.kind]
     ids, least = list(judged.params.img_ids), matched.best_score()
     parts: list[Any] = [
         page.paragraph(
@@ -41,7 +41,9 @@ def drawn(
         parts.append(page.paragraph("No image has a mistake."))
     shown = []
     for row in worst:
-        truth, detected = _drawn(judged, matched, paths, ids[row["place"]], row["place"])
+        if ids[row["place"]] not in paths:  # an image of the annotations that was not predicted
+            continue
+        truth, detected = _drawn(judged, matched, paths, ids[row["place"]], lvis)
         counts = f"{row['hits']} found, {row['missed']} missed, {row['false']} false"
         side_by_side = page.pictures(
             [
@@ -58,12 +60,12 @@ def _drawn(
     matched: records.Objects,
     paths: Mapping[int, Path],
     image: int,
-    place: int,
+    lvis: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the truth and the detections of one image."""
     rgb = images.as_rgb(paths[image])
     best = matched.best_score()
-    diagnosed = _matches(judged, image, best)
+    diagnosed = _matches(judged, image, best, lvis)
     drawn = []
     for coco, right, word, least in (
         (judged.coco_gt, diagnosed[0], "missed", 0.0),
@@ -76,9 +78,13 @@ def _drawn(
     return drawn[0], drawn[1]
 
 
-def _matches(judged: hotcoco.COCOeval, image: int, least: float) -> tuple[set[int], set[int]]:
+def _matches(
+    judged: hotcoco.COCOeval, image: int, least: float, lvis: bool
+) -> tuple[set[int], set[int]]:
     """Return the ids of the objects found and of the detections that are right, at IoU 0.5."""
-    alone = hotcoco.COCOeval(judged.coco_gt, judged.coco_dt, judged.params.iou_type)
+    alone = hotcoco.COCOeval(
+        judged.coco_gt, judged.coco_dt, judged.params.iou_type, lvis_style=lvis
+    )
     for name in ("cat_ids", "iou_thrs", "max_dets", "use_cats"):
         setattr(alone.params, name, getattr(judged.params, name))
     alone.params.img_ids = [image]

@@ -18,7 +18,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from swin_dense.datasets import coco_panoptic
-from swin_dense.openmmlab.data.metrics import CocoMetric, IoUMetric
+from swin_dense.evaluation import detections as judging
+from swin_dense.evaluation import label_maps
+from swin_dense.openmmlab.data.coco_metric import CocoMetric
+from swin_dense.openmmlab.data.metrics import IoUMetric
 from swin_dense.openmmlab.data.panoptic_metric import PanopticMetric
 from swin_dense.report import detections, maps, records
 
@@ -36,28 +39,15 @@ class Watch(Hook):
     def __init__(self) -> None:
         self.found: list[Any] = []
         self.speed: dict[str, Any] = {}
-        self._results: dict[int, list] = {}  # of each metric
-        self._rows: dict[str, Any] = {}  # image file -> what its metric counted in it
-        self._confusion: np.ndarray | int = 0
+        self._rows: dict[str, Any] = {}  # image file -> what was counted of its segments
         self._worst: list[tuple[float, str, Any]] = []  # a heap, the best of them on top
         self._seconds: list[float] = []  # of each batch, in the model and its metrics
         self._images: list[int] = []
         self._start = self._first = 0.0
 
     def follow(self, runner: Runner) -> None:
-        """Have the runner call this, and keep the results that its metrics judge."""
+        """Have the runner call this while it runs."""
         runner.register_hook(self)
-        for place, metric in enumerate(runner.test_evaluator.metrics):
-            if isinstance(metric, CocoMetric):
-                kept = self._kept(place, metric.compute_metrics)
-                setattr(metric, "compute_metrics", kept)  # noqa: B010  (mypy: a method)
-
-    def _kept(self, place: int, compute: Any) -> Any:
-        def computed(results: list) -> Any:
-            self._results[place] = list(results)
-            return compute(results)
-
-        return computed
 
     def before_test_epoch(self, runner: Runner) -> None:
         self._start = time.perf_counter()
@@ -76,27 +66,28 @@ class Watch(Hook):
         self._images.append(len(outputs))
         self._end = time.perf_counter()
         for metric in runner.test_evaluator.metrics:
-            if isinstance(metric, IoUMetric | PanopticMetric):
-                look = self._look_at_map if isinstance(metric, IoUMetric) else self._look_at_parts
+            classes = len((metric.dataset_meta or {}).get("classes", ()))
+            for sample in outputs if isinstance(metric, IoUMetric) else ():
+                if not metric.format_only:
+                    self._look_at_map(sample, classes, metric.ignore_index)
+            if isinstance(metric, PanopticMetric):
                 for sample, row in zip(outputs, metric.results[-len(outputs) :], strict=True):
-                    look(sample, row, len(metric.dataset_meta["classes"]))
+                    self._look_at_parts(sample, row)
 
-    def _look_at_map(self, sample: Any, areas: Any, classes: int) -> None:
-        """Count which class is taken for which, and keep the map if it is among the worst."""
-        truth = sample.gt_sem_seg.data.squeeze().cpu().numpy()
-        found = sample.pred_sem_seg.data.squeeze().cpu().numpy()
-        judged = (truth >= 0) & (truth < classes)
-        both = truth[judged].astype(np.int64) * classes + found[judged]
-        square = np.bincount(both, minlength=classes**2).reshape(classes, classes)
-        self._confusion = self._confusion + square
-        shared, union, given, true = (np.asarray(part).astype(np.int64) for part in areas)
+    def _look_at_map(self, sample: Any, classes: int, ignored: int) -> None:
+        """Keep the map of an image if it is among the worst."""
+        truth, found = (
+            part.data[0].cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg)
+        )
+        pairs = label_maps.confusion(truth, found, classes, ignored)
+        shared, union = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
         seen = union > 0
         score = float((shared[seen] / union[seen]).mean()) if seen.any() else 1.0
-        self._rows[sample.img_path] = (shared, given, true)
         small = np.uint16 if classes > 250 else np.uint8
-        self._keep(score, sample.img_path, (truth.astype(small), found.astype(small)))
+        shown = np.where(truth == ignored, classes, truth)
+        self._keep(score, sample.img_path, (shown.astype(small), found.astype(small)))
 
-    def _look_at_parts(self, sample: Any, row: dict[int, np.ndarray], classes: int) -> None:
+    def _look_at_parts(self, sample: Any, row: dict[int, np.ndarray]) -> None:
         """Keep the segments of an image if it is among the worst."""
         self._rows[sample.img_path] = row
         rates = [n[0] / (n[1] + n[2] / 2 + n[3] / 2) for n in row.values() if n[1:].sum()]
@@ -113,28 +104,24 @@ class Watch(Hook):
     def finish(self, runner: Runner) -> None:
         """Gather what the run left, after it."""
         self.speed = self._measured(runner)
-        for place, metric in enumerate(runner.test_evaluator.metrics):
-            if isinstance(metric, CocoMetric):
-                paths = _paths(runner.test_dataloader.dataset)
-                self.found.append(_objects(metric, self._results.get(place, []), paths))
-            elif isinstance(metric, IoUMetric):
-                rows, confusion, worst = self._gathered()
-                self.found.append(_maps(metric, rows, confusion, worst))
+        rows, worst = self._gathered()
+        for metric in runner.test_evaluator.metrics:
+            if isinstance(metric, CocoMetric) and metric.judged:
+                self.found.append(_objects(metric, _paths(runner.test_dataloader.dataset)))
+            elif isinstance(metric, IoUMetric) and metric.per_image:
+                self.found.append(_maps(metric, worst))
             elif isinstance(metric, PanopticMetric):
-                rows, _, worst = self._gathered()
                 self.found.append(_segments(metric, rows, worst))
 
-    def _gathered(self) -> tuple[dict[str, Any], Any, list[Any]]:
+    def _gathered(self) -> tuple[dict[str, Any], list[Any]]:
         """Join what all processes have seen; an image two of them saw counts once."""
         rows: dict[str, Any] = {}
-        confusion: Any = 0
         worst: dict[str, Any] = {}
-        for one in all_gather_object((self._rows, self._confusion, self._worst)):
+        for one in all_gather_object((self._rows, self._worst)):
             rows |= one[0]
-            confusion = confusion + one[1]
-            worst |= {entry[1]: entry for entry in one[2]}
+            worst |= {entry[1]: entry for entry in one[1]}
         lowest = sorted(worst.values(), key=lambda entry: (-entry[0], entry[1]))[: maps.WORST]
-        return rows, confusion, lowest
+        return rows, lowest
 
     def _measured(self, runner: Runner) -> dict[str, Any]:
         images, seconds = sum(self._images), self._end - self._start
@@ -163,55 +150,21 @@ def _paths(dataset: Any) -> dict[Any, Path]:
     return {info["img_id"]: Path(info["img_path"]) for info in infos}
 
 
-def _objects(metric: CocoMetric, results: Sequence[Any], paths: dict[Any, Path]) -> Any:
-    """Judge the results once more by hotcoco, whose evaluation keeps more than numbers."""
-    api: Any = metric._coco_api
-    dataset = api.dataset
-    number = {one["id"]: i for i, one in enumerate(dataset["images"], start=1)}
-    names = metric.dataset_meta["classes"]
-    category = api.get_cat_ids(cat_names=names)
-    wanted = set(category)
-    truth = hotcoco.COCO(
-        {
-            "images": [{**one, "id": number[one["id"]]} for one in dataset["images"]],
-            "categories": [c for c in dataset["categories"] if c["id"] in wanted],
-            "annotations": [
-                {**row, "image_id": number[row["image_id"]]}
-                for row in dataset["annotations"]
-                if row["category_id"] in wanted
-            ],
-        }
-    )
-    rows = []
-    for _, found in results:
-        boxes = np.asarray(found["bboxes"], float).reshape(-1, 4)
-        masks = found.get("masks") or [None] * len(boxes)
-        for box, score, label, mask in zip(
-            boxes.tolist(), found["scores"], found["labels"], masks, strict=True
-        ):
-            left, top, right, bottom = box
-            row = {
-                "image_id": number[found["img_id"]],
-                "category_id": category[int(label)],
-                "bbox": [left, top, right - left, bottom - top],
-                "score": float(score),
-            }
-            if mask is not None:
-                row["segmentation"] = mask
-            rows.append(row)
+def _objects(metric: CocoMetric, paths: dict[Any, Path]) -> detections.Found:
+    """Take the evaluations of the metric; one that hotcoco did not do, it does once more."""
+    truth = metric.truth
     judged = {}
-    for kind in metric.metrics:
-        # An object is as large as its mask where masks are judged, else as its box.
-        left_out = "bbox" if kind == "segm" else "segmentation"
-        own = [{k: v for k, v in row.items() if k != left_out} for row in rows]
-        one = hotcoco.COCOeval(truth, truth.load_res(own), kind)
-        one.params.img_ids = [number[found["img_id"]] for _, found in results]
-        one.evaluate()
-        one.accumulate()
-        judged[kind] = one
-    by_number = {number[i]: path for i, path in paths.items()}
-    called = {number[one["id"]]: one["file_name"] for one in dataset["images"]}
-    return detections.Found(judged, by_number, called)
+    for kind, evaluator in metric.judged.items():
+        if not isinstance(evaluator, hotcoco.COCOeval):
+            if kind == "boundary":  # of which hotcoco knows nothing; its numbers are in the tables
+                continue
+            given = metric.max_dets, metric.iou_thrs, metric.lvis
+            evaluator = judging.judge(truth, metric.detections, kind, "hotcoco", *given).evaluator
+        judged[kind] = evaluator
+    files = {place + 1: paths[i] for place, i in enumerate(truth.ids) if i in paths}
+    called = dict(zip(files, _names([str(path) for path in files.values()]), strict=True))
+    names = {place + 1: called.get(place + 1, str(i)) for place, i in enumerate(truth.ids)}
+    return detections.Found(judged, files, names, metric.lvis)
 
 
 def _names(paths: Sequence[str]) -> tuple[str, ...]:
@@ -220,14 +173,15 @@ def _names(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(os.path.relpath(path, top).replace(os.sep, "/") for path in paths)
 
 
-def _maps(metric: IoUMetric, rows: dict[str, Any], confusion: Any, worst: Sequence[Any]) -> Any:
-    paths = sorted(rows)
-    shared, found, true = (np.stack([rows[path][i] for path in paths]) for i in range(3))
+def _maps(metric: IoUMetric, worst: Sequence[Any]) -> maps.FoundMaps:
+    rows = sorted(metric.per_image, key=lambda row: row[0])
+    paths = [row[0] for row in rows]
+    shared, found, true = (np.stack([row[i] for row in rows]) for i in (1, 2, 3))
     classes = tuple(metric.dataset_meta["classes"])
     matched = records.Pixels(classes, _names(paths), shared, found, true)
     called = dict(zip(paths, matched.images, strict=True))
     kept = [maps.WorstMap(called[path], Path(path), *content) for _, path, content in worst]
-    return maps.FoundMaps(matched, confusion, kept)
+    return maps.FoundMaps(matched, metric.confusion, kept)
 
 
 def _segments(metric: PanopticMetric, rows: dict[str, Any], worst: Sequence[Any]) -> Any:
