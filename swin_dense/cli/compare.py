@@ -1,4 +1,4 @@
-"""Compare two evaluations of the same images, and whether the differences mean anything."""
+"""Compare two evaluations of the same images, and say whether they differ."""
 
 import argparse
 import json

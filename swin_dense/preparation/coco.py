@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from swin_dense.datasets import coco_layout, layouts
+from swin_dense.datasets import coco_json, coco_layout, layouts
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.preparation.gathered import Finder, Gathered, Picture, Thing, images_below
 
@@ -71,7 +71,7 @@ def _read_part(
 ) -> None:
     path, folder = root / split.labels, root / split.images
     coco_layout.check(path, folder)
-    content = coco_layout.load(path)
+    content = coco_json.load(path)
     labels: dict = {entry["id"]: entry["name"] for entry in content["categories"]}
     names.update(dict.fromkeys(labels.values()))
     finder = Finder(folder)

@@ -52,7 +52,7 @@ SECTIONS = {
     "param_scheduler": Section((roots.PARAM_SCHEDULERS,), frozenset({"convert_to_iter_based"})),
 }
 # What mmengine takes where the type is left out.
-TYPES = {
+TYPES: dict[tuple[str, ...], str] = {
     ("val_cfg",): "ValLoop",
     ("test_cfg",): "TestLoop",
     ("log_processor",): "LogProcessor",

@@ -14,7 +14,7 @@ import numpy as np
 from mmengine.config import Config
 
 from swin_dense.checkpoints import files
-from swin_dense.datasets import coco_layout, coco_panoptic, label_maps, layouts, splits
+from swin_dense.datasets import coco_json, coco_layout, coco_panoptic, label_maps, layouts, splits
 from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.settings.sections import LOADERS, datasets_of
@@ -157,7 +157,7 @@ def _divide_entries(
         coco_panoptic.check(path, images, root / whole.segments)
     else:
         coco_layout.check(path, images)
-    content = coco_layout.load(path, panoptic=task is Task.PANOPTIC)
+    content = coco_json.load(path, panoptic=task is Task.PANOPTIC)
     names = {entry["id"]: entry["name"] for entry in content["categories"]}
     shown: dict[Any, set[str]] = {image["id"]: set() for image in content["images"]}
     for entry in content["annotations"]:
