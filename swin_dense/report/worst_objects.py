@@ -10,7 +10,7 @@ import numpy as np
 from swin_dense.datasets import colours, images
 from swin_dense.report import page, pictures, records
 
-TITLES = {"bbox": "boxes", "segm": "masks", "proposal": "proposals"}
+TITLES = {"bbox": "boxes", "segm": "masks", "boundary": "boundaries", "proposal": "proposals"}
 AT_ONCE = 4  # images that show without being asked for
 DRAWN = 60  # objects in one picture
 
