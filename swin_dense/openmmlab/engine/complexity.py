@@ -169,8 +169,8 @@ def _build(config: Config) -> tuple[nn.Module, FakeTensorMode]:
     with scope as registry, build_device(registry, config.model.backbone):
         # DETRs write into what they are built from.
         model = revert_sync_batchnorm(building.build(registry, deepcopy(config.model), "model"))
-    with fake:
-        model.to_empty(device="cpu")
+    # As to_empty does, without asking torch's dispatcher about each tensor.
+    model._apply(lambda x: FakeTensor(fake, x.detach().to("meta"), torch.device("cpu")))
     return model.eval(), fake
 
 
