@@ -24,9 +24,32 @@ from swin_dense.openmmlab.settings import channels, image_sizes, places, section
 from swin_dense.openmmlab.settings import config as configs
 from swin_dense.registry import DATASETS
 
-pytestmark = pytest.mark.plain
-
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
+# What `different` finds among them: written down, as every process that collects tests would read
+# all configs to find it again.
+DIFFERENT = (
+    "atss_dyhead_swin_l",
+    "atss_swin_t",
+    "cascade_mask_rcnn_convnext_b",
+    "deformable_detr_swin_t",
+    "dino_swin_l",
+    "dino_swin_t",
+    "faster_rcnn_swin_t",
+    "htc_swin_v2_b",
+    "mask2former_swin_b",
+    "mask2former_swin_b_ade20k",
+    "mask2former_swin_b_panoptic",
+    "mask_rcnn_convnext_t",
+    "mask_rcnn_swin_nano",
+    "reppoints_swin_t",
+    "reppoints_v2_swin_t",
+    "retinanet_swin_v2_t",
+    "sparse_rcnn_swin_t",
+    "upernet_convnext_b",
+    "upernet_convnext_b_640",
+    "upernet_swin_nano",
+    "upernet_swin_v2_b",
+)
 KEPT = ("type", "out_indices")  # of a backbone; the rest of it is asked in tests/backbones
 # Key anywhere in the model -> its largest value.
 AT_MOST = {
@@ -122,10 +145,10 @@ def images(config, split):
     return found
 
 
-@pytest.fixture(scope="module", params=different(LEAVES), ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=DIFFERENT)
 def made(request, small_shapes):
     """(config, model, two training images, two test images), and the weights to start from."""
-    config = configs.load(request.param)
+    config = configs.load(ROOT / f"configs/{request.param}.py")
     init_default_scope(config.default_scope)
     places.complete_data(config, data_root=str(small_shapes.root))
     shrink(config)
@@ -188,6 +211,10 @@ def broken(tensors):
     return [n for n, t in tensors.items() if t is None or not t.isfinite().all()]
 
 
+def test_every_different_head_is_asked():
+    assert {path.stem for path in different(LEAVES)} == set(DIFFERENT)
+
+
 def test_every_head_knows_the_classes_of_the_data(small):
     config, model, _, _ = small
     classes = len(config.train_dataloader.dataset.metainfo["classes"])
@@ -199,6 +226,7 @@ def test_every_head_knows_the_classes_of_the_data(small):
     assert denoising is None or denoising.label_embedding.num_embeddings == classes
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("amp", [None, "bf16"])
 def test_every_parameter_learns(small, amp):
     config, model, train, _ = small
@@ -226,6 +254,7 @@ def test_images_without_objects_do_no_harm(small, empty, amp):
     assert not broken(dict(model.named_parameters()))
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("amp", [False, True], ids=["float32", "bfloat16"])
 def test_it_predicts(small, amp):
     config, model, _, test = small
