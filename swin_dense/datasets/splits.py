@@ -15,6 +15,7 @@ from swin_dense.errors import InputError
 
 # How long to look for a division that has every class in both parts.
 TRIES, CHOICES, AT_RANDOM = 3000, 40, 0.1
+MOST_LOOKED_AT = 1000  # units that may move for the share, of a large set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ def divide(
     generator = random.Random(seed)
     sizes = [len(unit) for unit in units]
     val = _mend(sizes, shown, _deal(sizes, shown, share, generator), generator)
+    _trim(sizes, shown, val, share)
     counts = collections.Counter(c for found in shown for c in found)
     parts: list[set] = [set(), set()]
     for unit, found in enumerate(shown):
@@ -193,6 +195,39 @@ def _mend(
         known = set(lacking) | {c for c in shown[moved] if len(holders[c]) > 1}
         lacking = [c for c in several if c in known and not (counts[0][c] and counts[1][c])]
     return best
+
+
+def _trim(sizes: Sequence[int], shown: Sequence[frozenset], val: set[int], share: float) -> None:
+    """Move units until val has its share of the images, as far as that takes no class away.
+
+    Those go first whose classes the part has more of than its share.
+    """
+    counts: list[collections.Counter] = [collections.Counter(), collections.Counter()]
+    for unit, found in enumerate(shown):
+        counts[unit in val].update(found)
+    total = counts[0] + counts[1]
+    excess = sum(sizes[unit] for unit in val) - share * sum(sizes)
+    here = excess > 0
+    free = [unit for unit in range(len(shown)) if (unit in val) == here]
+    step = max(1, len(free) // MOST_LOOKED_AT)
+    left = set(free[::step])
+    while left and len(val) != (1 if here else len(shown) - 1):
+        able = [
+            u for u in left if not _costs(shown[u], counts[here]) and sizes[u] < 2 * abs(excess)
+        ]
+        if not able:
+            return
+        part = share if here else 1 - share
+        moved = max(
+            able, key=lambda u: (sum(counts[here][c] - part * total[c] for c in shown[u]), -u)
+        )
+        left.discard(moved)
+        (val.discard if here else val.add)(moved)
+        counts[here].subtract(shown[moved])
+        counts[not here].update(shown[moved])
+        excess += -sizes[moved] if here else sizes[moved]
+        if (excess > 0) != here:
+            return
 
 
 def _costs(found: frozenset, counts: collections.Counter) -> int:

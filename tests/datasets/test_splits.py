@@ -70,6 +70,18 @@ def test_the_share_holds_of_all_and_of_each_class(share):
         assert sum(name in shown[i] for i in found.val) == pytest.approx(share * count, abs=1.5)
 
 
+def test_many_rare_classes_do_not_swell_the_part():
+    """Sixty classes of two to five images each, eight in an image: all in both, in little more."""
+    generator = random.Random(1)
+    shown = [[] for _ in range(100)]
+    for name in range(60):
+        for i in generator.sample(range(100), generator.randint(2, 5)):
+            shown[i] += [name]
+    found = splits.divide(shown, 0.35, 0)
+    assert not found.only_train + found.only_val
+    assert len(found.val) == 35
+
+
 def test_a_class_of_one_image_is_learnt():
     for seed in range(20):
         found = splits.divide([["a"], ["a"], ["a"], ["b"]], 0.5, seed)

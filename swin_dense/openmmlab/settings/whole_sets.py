@@ -22,6 +22,7 @@ from swin_dense.task import Task
 
 FOLDER = "split"
 NOTE = "split.json"
+FAR = 0.05  # from the asked share, to be told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _divide_entries(
         with files.replaced(found[part]) as temporary:
             temporary.write_text(json.dumps(of_part), encoding="utf-8")
         counts[part] = len(chosen)
-    return counts, _warnings(division)
+    return counts, _warnings(division, asked["val_share"])
 
 
 def _divide_maps(
@@ -195,11 +196,17 @@ def _divide_maps(
         with files.replaced(found[part]) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         counts[part] = len(names)
-    return counts, _warnings(division)
+    return counts, _warnings(division, asked["val_share"])
 
 
-def _warnings(division: splits.Division) -> list[str]:
+def _warnings(division: splits.Division, share: float) -> list[str]:
     lines = []
+    found = len(division.val) / (len(division.train) + len(division.val))
+    if abs(found - share) > FAR:
+        lines.append(
+            f"note: {found:.0%} of the images validate, not {share:.0%}: images are few, or "
+            "so many are needed to have every class in both parts"
+        )
     for classes, part in ((division.only_train, "val"), (division.only_val, "train")):
         if classes:
             lines.append(
