@@ -40,6 +40,9 @@ def opened(source: Path, patterns: Sequence[str], aside: Path, say: Callable[[st
     packed = [source] if source.is_file() else _packed(source, patterns)
     if not packed:
         return _innermost(source)
+    for link in aside.iterdir() if aside.is_dir() else ():
+        if link.is_symlink():  # of a run before: unpacking must not write into the source
+            link.unlink()
     for path in packed:
         archives.unpack(path, aside, say)
     if source.is_dir():  # what lies beside the archives belongs to the set

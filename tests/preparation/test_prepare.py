@@ -289,3 +289,31 @@ def test_label_maps_in_one_folder_are_divided(tmp_path, small_shapes):
 
 def test_the_command_knows_every_format():
     assert tuple(FORMATS) == prepare_data.FORMATS
+
+
+def test_folders_beside_archives_belong_to_the_set_and_are_not_written_to(tmp_path, monkeypatch):
+    """Also when a run that was stopped is gone on with and another archive has come."""
+    source = tmp_path / "source"
+    for part in ("train", "val"):
+        for i in range(2):
+            for kind, mode in (("leftImg8bit", "RGB"), ("gtFine", "L")):
+                end = "leftImg8bit" if mode == "RGB" else "gtFine_labelIds"
+                path = source / f"{kind}/{part}/ulm/ulm_{i}_{end}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new(mode, (9, 7), 7 if mode == "L" else (9, 9, 9)).save(path)
+    for name in ("leftImg8bit", "gtFine"):
+        archive = str(tmp_path / f"{name}_trainvaltest")
+        shutil.make_archive(archive, "zip", source, name)
+    shutil.rmtree(source / "leftImg8bit")
+    shutil.move(tmp_path / "leftImg8bit_trainvaltest.zip", source)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_check", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run("cityscapes", source, tmp_path / "out", Options())
+    (source / "gtFine/train/ulm/ulm_0_gtFine_labelIds.png").write_bytes(b"mine")
+    shutil.move(tmp_path / "gtFine_trainvaltest.zip", source)
+    before = tree(source)
+    run("cityscapes", source, tmp_path / "out", Options())
+    assert tree(source) == before
+    out = tmp_path / "out"
+    assert len(label_maps.pair_files(out / "images/val", out / "annotations/val")) == 2
