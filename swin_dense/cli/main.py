@@ -10,6 +10,9 @@ from swin_dense.cli.command import MISTAKE
 from swin_dense.errors import nearest
 
 COMMANDS = (
+    "prepare-data",
+    "browse-data",
+    "doctor",
     "train",
     "test",
     "compare",
@@ -20,8 +23,6 @@ COMMANDS = (
     "benchmark",
     "check",
     "quickstart",
-    "prepare-data",
-    "browse-data",
 )
 
 

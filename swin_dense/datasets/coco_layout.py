@@ -525,7 +525,7 @@ def _class_findings(
             f"{most} has {counts[most]} objects, {least} {counts[least]}; {len(rare)} classes have "
             f"less than one for {UNEVEN} of {most}."
         )
-        fix = "Sample rare classes more often, with mmdet's ClassBalancedDataset."
+        fix = "Sample images of rare classes more often (`repeat_factor` 0.001)."
         found.append(IMBALANCE.found(text, fix, coco.path, rare))
     return found
 

@@ -80,6 +80,46 @@ def complete_data(
     return lines + _complete_label_maps(config, splits, table)
 
 
+def root_of(config: Config, data: str | None, data_root: str | None) -> str | None:
+    """Return the folder of the data: the built-in set's, written now, or the one that is named."""
+    own = config.pop("data", None) == "shapes" and all(
+        Path(dataset.get("data_root") or "") == SHAPES_ROOT
+        for dataset in datasets_of(config, tuple(LOADERS))
+    )
+    if data == "shapes" or (data is None and data_root is None and own):
+        return str(shapes.write(SHAPES_ROOT).root)
+    return data_root
+
+
+def find_data(
+    config: Config, splits: tuple[str, ...], data_root: str | None, classes: str | None
+) -> tuple[str, ...] | None:
+    """Point the loaders at the files and settle the classes, without looking into the files.
+
+    Returns:
+        the names of the classes to train on; None for those of the annotations.
+    """
+    moved = bool(data_root) and _move(config, Path(data_root or ""), splits)[1]
+    if Task.of(config) is Task.SEMANTIC:
+        beside = _table_beside(config, splits, moved)
+        _state_table(config, label_maps.read_classes_file(classes) if classes else beside)
+        return None
+    stated = [(d.get("metainfo") or {}).get("classes") for d in datasets_of(config, splits)]
+    if classes:
+        stated.insert(0, tuple(label_maps.read_names(classes)))
+    return next((tuple(names) for names in stated if names), None)
+
+
+def files_of(config: Config, splits: tuple[str, ...]) -> dict[str, tuple[Path, Path]]:
+    """Return the annotation file and image folder of each split; none of what has no boxes."""
+    if Task.of(config) in (Task.SEMANTIC, Task.PANOPTIC):
+        return {}
+    return {
+        split: (location(dataset, "ann_file"), location(dataset, "img"))
+        for split, dataset in zip(splits, datasets_of(config, splits), strict=True)
+    }
+
+
 def _table_beside(
     config: Config, splits: tuple[str, ...], moved: bool
 ) -> label_maps.LabelTable | None:
@@ -262,17 +302,23 @@ def _complete_segments(
     return lines
 
 
+def _state_table(config: Config, table: label_maps.LabelTable | None) -> None:
+    """Write a table of other classes than the config's, whose own no longer holds."""
+    if table is None:
+        return
+    for dataset in datasets_of(config, tuple(LOADERS)):
+        dataset.update(
+            type="swin_dense.LabelMaps",
+            first_value=table.first_value,
+            ignore=table.ignore,
+            metainfo=dict(classes=table.classes),
+        )
+
+
 def _complete_label_maps(
     config: Config, splits: tuple[str, ...], table: label_maps.LabelTable | None
 ) -> list[str]:
-    if table:  # other classes than the config's: its own table no longer holds
-        for dataset in datasets_of(config, tuple(LOADERS)):
-            dataset.update(
-                type="swin_dense.LabelMaps",
-                first_value=table.first_value,
-                ignore=table.ignore,
-                metainfo=dict(classes=table.classes),
-            )
+    _state_table(config, table)
     lines: list[str] = []
     for split, dataset in zip(splits, datasets_of(config, splits), strict=True):
         built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
