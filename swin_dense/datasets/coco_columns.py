@@ -182,8 +182,10 @@ def _split(data: Any, path: str | Path) -> dict[str, Any]:
                 return lists
         else:
             return lists
-    except (ValueError, msgspec.MsgspecError):
-        pass  # NaN, another format, or no JSON: the slow parser tells them apart
+    except (ValueError, msgspec.MsgspecError) as error:
+        if "truncated" in str(error):  # the slow parser would say the same, with much memory
+            raise coco_json.stop(NOT_JSON, path, coco_json.not_json(bytes(data), error)) from error
+        # NaN, another format, or no JSON: the slow parser tells them apart
     return coco_json.require_format(coco_json.parse(bytes(data), path), path)
 
 

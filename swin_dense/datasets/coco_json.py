@@ -59,7 +59,7 @@ def parse(data: bytes, path: str | Path) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise stop(NOT_JSON, path, _not_json(data, error)) from error
+        raise stop(NOT_JSON, path, not_json(data, error)) from error
 
 
 def stop(found: Kind, path: str | Path, text: str) -> FoundError:
@@ -107,7 +107,8 @@ def require_format(content: object, path: str | Path, panoptic: bool = False) ->
     raise stop(OTHER_FORMAT, path, text)
 
 
-def _not_json(data: bytes, error: Exception) -> str:
+def not_json(data: bytes, error: Exception) -> str:
+    """Say what a file is that is no JSON."""
     start = data[:200].strip()
     if not start:
         return "the annotation file is empty. Export or copy it again."
