@@ -102,6 +102,7 @@ class Objects:
             truth = weights[:, rows[:, 0]] @ rows[:, 2]  # (B,)
             there = np.flatnonzero(truth)
             mine = self._of_class(k)
+            mine = mine[~self.ignored[area][:, mine].all(0)]  # of another size, mostly
             step = max(1, FULL * 64 // max(1, len(mine)))
             for start in range(0, len(there), step):
                 part = there[start : start + step]
