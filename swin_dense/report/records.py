@@ -19,6 +19,7 @@ from swin_dense.errors import InputError, MissingInputError
 
 FILE = "records.npz"
 AREAS = {"all": "", "small": "_small", "medium": "_medium", "large": "_large"}
+RECALLS = np.linspace(0.0, 1.0, 101)
 FULL = 1 << 16  # cells of a block of resamples times detections
 
 
@@ -108,8 +109,9 @@ class Objects:
                 part = there[start : start + step]
                 drawn = weights[part][:, self.image[mine]]
                 seen = drawn.cumsum(1)
+                needed = _needed(RECALLS, truth[part])  # (B, 101) hits
                 for t in range(len(self.thresholds)):
-                    ap[part, k, t] = self._precision(area, t, mine, drawn, seen, truth[part])
+                    ap[part, k, t] = self._precision(area, t, mine, drawn, seen, needed)
                     hit = self._hits(area, t, mine)
                     for i, limit in enumerate(most):
                         few = hit[self.rank[mine[hit]] < limit]
@@ -131,7 +133,7 @@ class Objects:
         mine: np.ndarray,
         drawn: np.ndarray,
         seen: np.ndarray,
-        truth: np.ndarray,
+        needed: np.ndarray,
     ) -> np.ndarray:
         """Average the precision at COCO's 101 recalls: (B,).
 
@@ -146,8 +148,6 @@ class Objects:
         total = seen[:, hit] - beside[:, np.searchsorted(passed, hit)]
         precision = found / (total + np.spacing(1))
         best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        recalls = np.linspace(0.0, 1.0, 101)
-        needed = _needed(recalls, truth)  # (B, 101) hits
         # All rows at once: each one's counts lie above those of the row before.
         lift = np.arange(len(drawn))[:, None] * (max(found[:, -1].max(), needed.max()) + 1)
         place = np.searchsorted((found + lift).ravel(), (needed + lift).ravel())
