@@ -1,4 +1,4 @@
-"""Check a config's data thoroughly, say what is wrong and how to mend it, before a training.
+"""Check a config's data before a training: what is wrong, why, and how to mend it.
 
 Ends with status 1 if anything was found that stops or spoils a training, else with 0.
 """

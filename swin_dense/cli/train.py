@@ -78,7 +78,7 @@ def _train(asked: argparse.Namespace) -> None:
     from swin_dense.checkpoints import files
     from swin_dense.openmmlab.engine import run
     from swin_dense.openmmlab.settings import config as configs
-    from swin_dense.openmmlab.settings import image_sizes, places, whole_sets
+    from swin_dense.openmmlab.settings import fits, image_sizes, places, whole_sets
 
     config = configs.load(asked.config, asked.cfg_options, _say)
     config.work_dir = (
@@ -99,6 +99,7 @@ def _train(asked: argparse.Namespace) -> None:
         _say(line)
     if asked.image_scale:
         image_sizes.scale_images(config, asked.image_scale)
+    fits.require_pixels(config, splits)
     if asked.no_val:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if asked.max_iters is not None:

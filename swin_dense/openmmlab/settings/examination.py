@@ -4,6 +4,7 @@ A training stops at the first file that cannot be used; this looks at all of the
 image's header and every label map, and compares the splits.
 """
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,16 @@ def examine(
     except InputError as error:
         return [REFUSED.found(str(error))]
     files: dict[str, list[ImageFile]] = {}
+    first = None  # the annotation file that says which classes there are
     for split, dataset in zip(splits, datasets_of(config, splits), strict=True):
         try:
-            findings, files[split] = _of_split(config, dataset, names, split != splits[0])
+            findings, files[split] = _of_split(config, dataset, names, first)
             found += findings
         except FoundError as error:
             found += error.findings
         except InputError as error:
             found.append(REFUSED.found(str(error)))
+        first = first or ("ann_file" in dataset and location(dataset, "ann_file")) or None
     for split, images in files.items():
         found += image_files.examine(images, f"{split} images")
     if len(files) > 1:
@@ -90,7 +93,7 @@ def _as_a_run(
 
 
 def _of_split(
-    config: Config, dataset: ConfigDict, names: tuple[str, ...] | None, later: bool
+    config: Config, dataset: ConfigDict, names: tuple[str, ...] | None, first: Path | None
 ) -> tuple[list[Finding], list[ImageFile]]:
     task = Task.of(config)
     least = (dataset.get("filter_cfg") or {}).get("min_size", 0)
@@ -104,9 +107,10 @@ def _of_split(
         return [], [ImageFile(Path(s["img_path"]), (s["height"], s["width"])) for s in samples]
     lacking: list[Finding] = []
     subset = names is not None
-    if later and names is not None:
-        first = location(datasets_of(config, ("train",))[0], "ann_file")
-        names, lacking = coco_layout.classes_of_split(file, names, first, subset)
+    if first is not None:
+        with contextlib.suppress(FoundError):  # told of the first split
+            known = names or coco_layout.class_names(first)
+            names, lacking = coco_layout.classes_of_split(file, known, first, subset)
     summary, found = coco_layout.examine(
         file, folder, names, task is Task.INSTANCES, subset or bool(lacking), least
     )

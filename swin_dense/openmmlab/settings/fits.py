@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from mmdet.models.task_modules import AnchorGenerator
 from mmengine.config import Config
 from mmengine.registry import TASK_UTILS
 
@@ -203,9 +204,9 @@ def _unlike(config: Config, sides: np.ndarray) -> float | None:
     """Return the share of objects, (m, 2) wide and high, that no anchor resembles; None without."""
     head = config.model.get("rpn_head") or config.model.get("bbox_head")
     node = head.get("anchor_generator") if isinstance(head, Mapping) else None
-    if not isinstance(node, Mapping) or node.get("type") != "AnchorGenerator":
+    generator = TASK_UTILS.build(dict(node, _scope_="mmdet")) if node else None
+    if not isinstance(generator, AnchorGenerator):
         return None
-    generator = TASK_UTILS.build(dict(node, _scope_="mmdet"))
     anchors = np.concatenate([a[:, 2:].numpy() - a[:, :2].numpy() for a in generator.base_anchors])
     best = np.zeros(len(sides))
     for width, height in np.unique(anchors.round(3), axis=0).tolist():
