@@ -179,6 +179,11 @@ def nothing_kept(
     remedy = "correct the classes or the annotations"
     if (best == SMALL).any():
         remedy += ", or lower min_size in filter_cfg"
+    if not len(coco.box):
+        remedy = (
+            "a file without annotations is that of a test set: name another, or write results with "
+            "format_only=True and outfile_prefix in the evaluator"
+        )
     text = f"0 of {summary.images} images kept: {counts}. Classes: {classes}."
     return [NOTHING_KEPT.found(text, f"Training needs images with objects: {remedy}.", coco.path)]
 

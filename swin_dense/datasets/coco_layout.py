@@ -127,13 +127,19 @@ def check(
     need_masks: bool = False,
     subset: bool = False,
     min_side: int = 0,
+    need_objects: bool = True,
 ) -> Summary:
     """Find what would stop or spoil a training run, without opening an image.
 
     Mistakes that stop or spoil it are raised together in one InputError; what it can live with is
     in `Summary.warnings` and `Summary.notes`. Arguments are those of `examine`.
+
+    Args:
+        need_objects: whether a file without objects, as that of a test set, is a mistake.
     """
     summary, found = examine(annotation_file, image_dir, classes, need_masks, subset, min_side)
+    if not need_objects:
+        found = [finding for finding in found if finding.kind is not coco_counts.NOTHING_KEPT]
     for finding in found:
         if finding.kind is CLASSES_DIFFER:
             text = f"{annotation_file}: {finding.what} [{finding.kind.code}]"

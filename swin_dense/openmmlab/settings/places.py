@@ -221,6 +221,7 @@ def _complete_instances(
             need_masks=Task.of(config) is Task.INSTANCES,
             subset=subset or bool(lacking),
             min_side=(dataset.get("filter_cfg") or {}).get("min_size", 0),
+            need_objects=not _written_alone(config, split),
         )
         summary.warnings += [finding.text for finding in lacking]
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
@@ -240,6 +241,13 @@ def _complete_instances(
                 evaluator["ann_file"] = str(location(datasets_of(config, (split,))[0], "ann_file"))
     set_classes(config, names)
     return lines
+
+
+def _written_alone(config: Config, split: str) -> bool:
+    """Say whether what is found in a split is written to files, not judged."""
+    found = config.get(f"{split}_evaluator") or []
+    evaluators = found if isinstance(found, list) else [found]
+    return bool(evaluators) and all(evaluator.get("format_only") for evaluator in evaluators)
 
 
 def _complete_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[str, ...]) -> str:

@@ -648,3 +648,17 @@ def test_weights_of_other_losses_are_not_guessed():
     config.model.decode_head.loss_decode.class_weight = [1.0, 2.0]
     with pytest.raises(InputError, match=r"loss_decode.class_weight has 2 .* 3 are needed\. State"):
         classes.set_classes(config, ("a", "b", "c"))
+
+
+def test_a_test_set_without_annotations_is_written_not_judged(small_shapes, tmp_path):
+    shutil.copytree(small_shapes.root, tmp_path / "set")
+    path = tmp_path / "set/annotations/instances_val.json"
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    config = configs.load(ROOT / "configs/mask_rcnn_swin_nano.py")
+    with pytest.raises(InputError, match=r"that of a test set: .* format_only=True"):
+        places.complete_data(config, ("test",), data_root=str(tmp_path / "set"))
+    config.test_evaluator.update(format_only=True, outfile_prefix="out")
+    places.complete_data(config, ("test",), data_root=str(tmp_path / "set"))
+    assert len(config.test_dataloader.dataset.metainfo.classes) == len(content["categories"])
