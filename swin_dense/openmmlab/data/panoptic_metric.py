@@ -20,7 +20,8 @@ class PanopticMetric(BaseMetric):
     """PQ, SQ and RQ in percent: of all classes, of the things (_th) and of the stuff (_st).
 
     A mean is taken over the classes that the truth or the predictions show; the number of a group
-    without such a class is nan.
+    without such a class is absent. After `compute_metrics`, `per_image` lists (path, rows), where
+    rows is label -> (sum of IoU, hits, false segments, missed segments).
     """
 
     default_prefix = "panoptic"
@@ -28,6 +29,7 @@ class PanopticMetric(BaseMetric):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.per_class: dict[str, dict[str, float]] = {}
+        self.per_image: list[tuple[str, dict[int, np.ndarray]]] = []
 
     @staticmethod
     def names(config: Mapping[str, Any]) -> list[str]:
@@ -41,11 +43,13 @@ class PanopticMetric(BaseMetric):
             found = sample["pred_panoptic_seg"]["sem_seg"][0].cpu().numpy()
             label_maps.require_same_size(sample["img_path"], found.shape, path, truth.shape)
             nothing = len(self.dataset_meta["classes"])
-            self.results.append(compare(truth, segments, found, nothing))
+            self.results.append((sample["img_path"], compare(truth, segments, found, nothing)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         total: collections.defaultdict[int, np.ndarray] = collections.defaultdict(_no_match)
-        for rows in results:
+        # A sampler of several processes repeats images to give each as many.
+        self.per_image = list(dict(results).items())
+        for _, rows in self.per_image:
             for label, row in rows.items():
                 total[label] += row
         names, things = self.dataset_meta["classes"], self.dataset_meta["thing_classes"]
@@ -55,12 +59,12 @@ class PanopticMetric(BaseMetric):
             name: dict(zip(("PQ", "SQ", "RQ"), row.tolist(), strict=True))
             for name, row in zip(names, rates, strict=True)
         }
-        numbers = {}
+        numbers: dict[str, float] = {}
         for group, members in zip(GROUPS, (thing | ~thing, thing, ~thing), strict=True):
             seen = rates[members & ~np.isnan(rates[:, 0])]
-            means = seen.mean(0) if len(seen) else np.full(3, np.nan)
-            for name, mean in zip(("PQ", "SQ", "RQ"), means.tolist(), strict=True):
-                numbers[name + group] = mean
+            if len(seen):
+                names_of = (name + group for name in ("PQ", "SQ", "RQ"))
+                numbers |= dict(zip(names_of, seen.mean(0).tolist(), strict=True))
         return numbers
 
 

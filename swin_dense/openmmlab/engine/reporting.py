@@ -71,7 +71,8 @@ class Watch(Hook):
                 if not metric.format_only:
                     self._look_at_map(sample, classes, metric.ignore_index)
             if isinstance(metric, PanopticMetric):
-                for sample, row in zip(outputs, metric.results[-len(outputs) :], strict=True):
+                rows = metric.results[-len(outputs) :]
+                for sample, (_, row) in zip(outputs, rows, strict=True):
                     self._look_at_parts(sample, row)
 
     def _look_at_map(self, sample: Any, classes: int, ignored: int) -> None:

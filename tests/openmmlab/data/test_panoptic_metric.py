@@ -239,6 +239,9 @@ def test_numbers_by_hand(tmp_path):
     assert list(metric.per_class) == list(NAMES)
     assert metric.per_class["sky"] == pytest.approx({"PQ": 80, "SQ": 80, "RQ": 100})
     assert math.isnan(metric.per_class["sea"]["PQ"])
+    assert [path for path, _ in metric.per_image] == ["1.jpg", "2.jpg"]
+    metric.results = [*metric.per_image, *metric.per_image[:1]]  # as two processes gather them
+    assert metric.compute_metrics(metric.results)["PQ"] == numbers["panoptic/PQ"]
 
 
 def test_the_truth_itself_scores_100(tmp_path):
