@@ -34,6 +34,9 @@ MOST_ELSE = (1, 10, 100)
 MOST_LVIS = (300,)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = ("", "_s", "_m", "_l")  # all, below 32^2 pixels, up to 96^2, above
+MASKED = ("segm", "boundary")  # kinds
+LARGE = 200_000  # masks: more are judged some images at a time
+PART = 256  # images
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}  # of LVIS
 OF_LVIS = ("neg_category_ids", "not_exhaustive_category_ids")  # of its images
 
@@ -184,7 +187,7 @@ class Judged:
         recall: (T, K, A, D), -1 likewise.
         thresholds: (T,).
         most: the limits of detections per image.
-        evaluator: a COCOeval, which can be asked for more.
+        evaluator: a COCOeval, which can be asked for more; None where masks were judged by parts.
     """
 
     kind: str
@@ -253,6 +256,7 @@ def judge(
     most: Sequence[int] | None = None,
     thresholds: Sequence[float] | None = None,
     lvis: bool = False,
+    whole: bool = True,
 ) -> Judged:
     """Compare all that was found with the truth.
 
@@ -263,24 +267,28 @@ def judge(
         most: limits of detections per image, rising; see `most_of`.
         thresholds: of IoU; COCO's are 0.5, 0.55 to 0.95.
         lvis: as LVIS does: classes that were not looked for in an image do not count there.
+        whole: keep an evaluator that can be asked for more; else many masks take less memory.
 
     Raises:
         InputError: masks are asked for and either side has none; a score is not a number.
     """
-    table = _Table.of(truth, found, kind)
     most = tuple(most or most_of(kind, lvis))
     stated = np.asarray(THRESHOLDS if thresholds is None else thresholds, np.float64)
-    if kind == "boundary" and back_end == "hotcoco":
-        back_end = "pycocotools"  # the one whose IoU can be replaced
-    if back_end == "hotcoco":
-        evaluator = _by_hotcoco(truth, table, kind, lvis)
+    found = list(found)
+    many = kind == "segm" and sum(len(one.boxes) for one in found) > LARGE
+    parts = many and back_end == "hotcoco" and not whole
+    if parts:
+        evaluator = _by_parts(truth, found, kind, most, stated, lvis)
     else:
-        evaluator = _by_pycocotools(truth, table, kind, BACK_ENDS[back_end])
-    params = evaluator.params
-    params.maxDets, params.iouThrs = list(most), stated.tolist() if lvis else stated
-    if kind == "proposal":
-        params.useCats = 0
-    evaluator.evaluate()
+        table = _Table.of(truth, found, kind)
+        if kind == "boundary" and back_end == "hotcoco":
+            back_end = "pycocotools"  # the one whose IoU can be replaced
+        if back_end == "hotcoco":
+            evaluator = _by_hotcoco(truth, table, lvis)
+        else:
+            evaluator = _by_pycocotools(truth, table, kind, BACK_ENDS[back_end])
+        _set(evaluator.params, kind, most, stated, lvis)
+        evaluator.evaluate()
     evaluator.accumulate()
     curves = evaluator.eval
     precision, recall = np.asarray(curves["precision"]), np.asarray(curves["recall"])
@@ -288,9 +296,16 @@ def judge(
         precision = precision.reshape(*precision.shape[:4], -1)
         recall = recall.reshape(*recall.shape[:3], -1)
     frequencies = [c.get("frequency", "") for c in truth.extras.get("categories", [])]
-    return Judged(
-        kind, precision, recall, stated, most, evaluator, tuple(frequencies) if lvis else ()
-    )
+    kept = None if parts else evaluator
+    return Judged(kind, precision, recall, stated, most, kept, tuple(frequencies) if lvis else ())
+
+
+def _set(params: Any, kind: str, most: tuple[int, ...], thresholds: np.ndarray, lvis: bool) -> Any:
+    params.maxDets = list(most)
+    params.iouThrs = thresholds.tolist() if lvis else thresholds
+    if kind == "proposal":
+        params.useCats = 0
+    return params
 
 
 @dataclasses.dataclass
@@ -303,7 +318,7 @@ class _Table:
 
     @classmethod
     def of(cls, truth: Truth, found: Iterable[Found], kind: str) -> _Table:
-        masked = kind in ("segm", "boundary")
+        masked = kind in MASKED
         masks: list[Any] = []
         parts, areas = [np.zeros((0, 7))], [np.zeros(0)]
         for one in found:
@@ -360,7 +375,46 @@ def _categories(truth: Truth) -> list[dict]:
     ]
 
 
-def _by_hotcoco(truth: Truth, table: _Table, kind: str, lvis: bool) -> Any:
+def _by_parts(
+    truth: Truth,
+    found: Sequence[Found],
+    kind: str,
+    most: tuple[int, ...],
+    thresholds: np.ndarray,
+    lvis: bool,
+) -> Any:
+    """Judge masks some images at a time: what was matched stays in memory, the masks do not."""
+    import hotcoco
+
+    params = _set(hotcoco.Params("segm"), kind, most, thresholds, lvis)
+    stream = hotcoco.StreamingEval(_categories(truth), "segm", lvis_style=lvis, params=params)
+    images, by_place = _images(truth), {one.place: one for one in found}
+    order = np.argsort(truth.image, kind="stable")
+    ends = np.searchsorted(truth.image[order], np.arange(len(images) + 1))
+    for first in range(0, len(images), PART):
+        last = min(first + PART, len(images))
+        known = [
+            {
+                "id": i + 1,
+                "image_id": int(truth.image[i]) + 1,
+                "category_id": int(truth.label[i]) + 1,
+                "bbox": truth.boxes[i].tolist(),
+                "area": float(truth.areas[i]),
+                "iscrowd": int(truth.crowds[i]),
+                "segmentation": truth.masks[i],
+            }
+            for i in order[ends[first] : ends[last]].tolist()
+        ]
+        table = _Table.of(truth, [by_place[p] for p in range(first, last) if p in by_place], kind)
+        judged = [
+            {"image_id": int(r[0]), "score": r[5], "category_id": int(r[6]), "segmentation": mask}
+            for r, mask in zip(table.rows.tolist(), table.masks or [], strict=True)
+        ]
+        stream.update(images[first:last], known, judged)
+    return stream.finalize()
+
+
+def _by_hotcoco(truth: Truth, table: _Table, lvis: bool) -> Any:
     import hotcoco
 
     masked = table.masks is not None

@@ -93,6 +93,18 @@ def test_curves_equal_pycocotools(tmp_path, capsys, seed, kind):
     assert ours.numbers()[f"AR@{ours.most[-1]}"] > 0.2
 
 
+def test_masks_judged_some_images_at_a_time_give_the_same(tmp_path, monkeypatch):
+    truth, found = a_set(7, int, tmp_path / "a.json")
+    whole = judge(truth, found, "segm")
+    monkeypatch.setattr(detections, "LARGE", 0)
+    monkeypatch.setattr(detections, "PART", 2)
+    parts = judge(truth, found[::-1], "segm", whole=False)
+    np.testing.assert_array_equal(parts.precision, whole.precision)
+    np.testing.assert_array_equal(parts.recall, whole.recall)
+    assert parts.evaluator is None  # it would count no errors
+    assert judge(truth, found, "segm").evaluator is not None
+
+
 def test_kinds_of_ids_change_nothing(tmp_path):
     """Texts, floats, numbers from 0 or above 2^31."""
     kinds = (int, float, lambda i: int(i) + 2**50, lambda i: f"image {i}")

@@ -38,8 +38,9 @@ class CocoMetric(BaseMetric):
         format_only: write what was found to files of COCO's result format, and judge nothing.
         outfile_prefix: of these files: PREFIX.bbox.json and PREFIX.segm.json.
 
-    After `compute_metrics`, `judged` holds a COCOeval for each kind, `per_class` the numbers of
-    each class and `detections` what was found.
+    After `compute_metrics`, `judged` holds a COCOeval for each kind (with `details`, which takes
+    more memory, of any number of masks), `per_class` the numbers of each class and `detections`
+    what was found.
     """
 
     default_prefix = "coco"
@@ -81,6 +82,7 @@ class CocoMetric(BaseMetric):
             )
         self.ann_file, self.format_only, self.outfile_prefix = ann_file, format_only, outfile_prefix
         self.back_end, self.lvis = back_end, lvis
+        self.details = False  # set by who asks `judged` for more
         self.max_dets, self.iou_thrs = max_dets, iou_thrs
         self._truth: Truth | None = None
         self.per_class: dict[str, dict[str, float]] = {}
@@ -157,8 +159,10 @@ class CocoMetric(BaseMetric):
                 self.max_dets,
                 self.iou_thrs,
                 self.lvis,
+                self.details,
             )
-            self.judged[kind] = judged.evaluator
+            if judged.evaluator is not None:
+                self.judged[kind] = judged.evaluator
             for name, value in judged.numbers().items():
                 numbers[f"{kind}_{name}"] = value
             for label, row in enumerate(self.per_class.values()) if kind != "proposal" else ():

@@ -50,6 +50,9 @@ class Watch(Hook):
         runner.register_hook(self)
 
     def before_test_epoch(self, runner: Runner) -> None:
+        for metric in runner.test_evaluator.metrics:
+            if isinstance(metric, CocoMetric):
+                metric.details = True
         self._start = time.perf_counter()
 
     def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
