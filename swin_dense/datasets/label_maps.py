@@ -165,13 +165,19 @@ BINARY_REMEDY = (
 
 
 def read_names(path: str | Path) -> list[str]:
-    """Read the lines of a file of names, without empty ones and those that start with "#"."""
+    """Read the lines of a file of names, without empty ones and those that start with "#".
+
+    LabelMe's labels.txt begins with __ignore__, which names no value (its number is -1, written as
+    255): it is no class.
+    """
     try:
         text = require_file(path, "file of class names").read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8 text ({error}). Save it as UTF-8.") from error
     stripped = [line.strip() for line in text.splitlines()]
     lines = [line for line in stripped if line and not line.startswith("#")]
+    if lines[:1] == ["__ignore__"]:
+        del lines[0]
     if not lines:
         raise InputError(f"{path}: no class name in the file. Write one name per line.")
     return lines
@@ -256,7 +262,8 @@ def pair_files(
         if not files:
             there = first_names(sorted(entry.name for entry in folder.iterdir())) or "nothing"
             raise InputError(
-                f"{folder}: no file ends with {wanted}; it has {there}. Correct either."
+                f"{folder}: no file ends with {wanted}; it has {there}. Correct either, or state "
+                "img_suffix and seg_map_suffix of the data set."
             )
     bare, unused = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
     if bare or unused:
@@ -270,7 +277,7 @@ def pair_files(
         raise InputError(
             f"{image_dir} and {label_dir}: an image and its label map have the same name up to the "
             f"suffix ({' '.join(suffixes)}; {label_suffix}). {'; '.join(problems)}. Add or remove "
-            "files, or correct the suffixes."
+            "files, or state img_suffix and seg_map_suffix of the data set."
         )
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
@@ -329,6 +336,9 @@ class Summary:
     ignored: float  # share of pixels
     never: list[str]  # classes without a pixel
     warnings: list[str]
+    sizes: set[tuple[int, ...]] = dataclasses.field(
+        default_factory=set
+    )  # (h, w) of those looked at
 
     def describe(self, table: bool = True) -> str:
         """Return as text the count looked at, the table with each class's share, the warnings."""
@@ -366,9 +376,11 @@ def check_pairs(
     chosen = [pairs[i * len(pairs) // count] for i in range(count)]
     pixels: collections.Counter = collections.Counter()  # per raw value
     first_file: dict[int, Path] = {}
+    sizes = set()
     for image, label in chosen:
         raw = read_label_map(label)
         require_same_size(image, image_size(image), label, raw.shape)
+        sizes.add(raw.shape)
         values, counts = np.unique(raw, return_counts=True)
         for value, number in zip(values.tolist(), counts.tolist(), strict=True):
             pixels[value] += number
@@ -382,7 +394,9 @@ def check_pairs(
         )
     if set(pixels) == {0, 255} and 255 in table.ignore and len(table.classes) == 2:
         raise InputError(f"{label_dir} ({count} label maps looked at): {BINARY_REMEDY}")
-    return _summarise(pixels, table, len(pairs), count)
+    summary = _summarise(pixels, table, len(pairs), count)
+    summary.sizes = sizes
+    return summary
 
 
 def require_same_size(

@@ -34,7 +34,7 @@ def page(kinds: Iterable[Kind] | None = None) -> str:
         "",
         "A training makes the quick ones before it starts; `swin-dense doctor CONFIG` makes all,",
         "prints each with its code, and writes them as JSON. Errors stop a training. This page is",
-        "made of the checks' own words: `tools/doctor.py --codes > docs/findings.md`.",
+        "made of the checks' own words.",
     ]
     for severity in SEVERITIES:
         rows = sorted((k for k in kinds if k.severity == severity), key=lambda k: k.code)

@@ -21,6 +21,7 @@ from swin_dense.datasets import (
     image_names,
     label_maps,
 )
+from swin_dense.datasets.images import SUFFIXES
 from swin_dense.errors import InputError
 from swin_dense.registry import DATASETS
 
@@ -260,6 +261,8 @@ class LabelMaps(BaseSegDataset):
         metainfo: holds "classes", the names in the order of their values.
         first_value: raw value of the first class (0, or 1 where 0 means "other").
         ignore: raw values that are never judged.
+        img_suffix, seg_map_suffix: what the names of images and label maps end with, all before it
+            being equal, as in "_leftImg8bit.png"; None for any image, and for .png.
 
     `ann_file`, where there is one, lists the label maps to take: see `label_maps.choose_pairs`.
     """
@@ -271,8 +274,13 @@ class LabelMaps(BaseSegDataset):
         metainfo: dict | None = None,
         first_value: int = 0,
         ignore: tuple[int, ...] = (255,),
+        img_suffix: str | None = None,
+        seg_map_suffix: str | None = None,
         **kwargs: Any,
     ):
+        stated = {"img_suffix": img_suffix, "seg_map_suffix": seg_map_suffix}
+        kwargs |= {key: value for key, value in stated.items() if value}
+        self.suffixes = (img_suffix or SUFFIXES, seg_map_suffix or ".png")
         names = (metainfo or {}).get("classes") or self.METAINFO.get("classes")
         if not names or isinstance(names, str):
             raise InputError(
@@ -313,7 +321,7 @@ class LabelMaps(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         """Pair files by name, with any image suffix; mmseg's own listing knows one suffix only."""
         pairs = label_maps.pair_files(
-            self.data_prefix["img_path"], self.data_prefix["seg_map_path"]
+            self.data_prefix["img_path"], self.data_prefix["seg_map_path"], *self.suffixes
         )
         if self.ann_file:
             pairs = label_maps.choose_pairs(pairs, self.data_prefix["seg_map_path"], self.ann_file)

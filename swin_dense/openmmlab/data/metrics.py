@@ -15,7 +15,7 @@ from PIL import Image
 
 from swin_dense.datasets import coco_file, coco_layout
 from swin_dense.errors import InputError
-from swin_dense.evaluation import label_maps
+from swin_dense.evaluation import agreement
 from swin_dense.evaluation.detections import without_slivers
 from swin_dense.registry import METRICS
 
@@ -163,7 +163,7 @@ class IoUMetric(MMSegIoUMetric):
                 continue
             true = sample["gt_sem_seg"]["data"][0].cpu().numpy()
             path = str(sample.get("img_path", len(self.results)))
-            pairs = label_maps.confusion(true, found, count, self.ignore_index)
+            pairs = agreement.confusion(true, found, count, self.ignore_index)
             there = np.flatnonzero(pairs)
             self.results.append((path, there, pairs.ravel()[there]))
 
@@ -181,7 +181,7 @@ class IoUMetric(MMSegIoUMetric):
             table.ravel()[place] = pixels
             self.confusion += table
             self.per_image.append((path, table.diagonal(), table.sum(0), table.sum(1)))
-        rates = label_maps.rates(self.confusion, self.beta)
+        rates = agreement.rates(self.confusion, self.beta)
         if self.nan_to_num is not None:
             rates = {k: np.nan_to_num(v, nan=self.nan_to_num) for k, v in rates.items()}
         asked = [n for kind in self.metrics for n in IOU_NUMBERS[kind]]

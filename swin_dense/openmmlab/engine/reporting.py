@@ -18,8 +18,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from swin_dense.datasets import coco_panoptic
+from swin_dense.evaluation import agreement
 from swin_dense.evaluation import detections as judging
-from swin_dense.evaluation import label_maps
 from swin_dense.openmmlab.data.coco_metric import CocoMetric
 from swin_dense.openmmlab.data.metrics import IoUMetric
 from swin_dense.openmmlab.data.panoptic_metric import PanopticMetric
@@ -83,7 +83,7 @@ class Watch(Hook):
         truth, found = (
             part.data[0].cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg)
         )
-        pairs = label_maps.confusion(truth, found, classes, ignored)
+        pairs = agreement.confusion(truth, found, classes, ignored)
         shared, union = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
         seen = union > 0
         score = float((shared[seen] / union[seen]).mean()) if seen.any() else 1.0

@@ -127,6 +127,6 @@ def _of_split(
 def _label_maps(dataset: ConfigDict) -> tuple[list[Finding], list[ImageFile]]:
     built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
     images, labels = location(dataset, "img_path"), location(dataset, "seg_map_path")
-    pairs = label_maps.pair_files(images, labels)
+    pairs = label_maps.pair_files(images, labels, *built.suffixes)
     label_maps.check_pairs(pairs, labels, built.label_table, len(pairs))
     return [], [ImageFile(image) for image, _ in pairs]

@@ -1,5 +1,6 @@
 """Settling a config's data: files found, classes read by name, heads sized, both orders equal."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -662,3 +663,52 @@ def test_a_test_set_without_annotations_is_written_not_judged(small_shapes, tmp_
     config.test_evaluator.update(format_only=True, outfile_prefix="out")
     places.complete_data(config, ("test",), data_root=str(tmp_path / "set"))
     assert len(config.test_dataloader.dataset.metainfo.classes) == len(content["categories"])
+
+
+def label_maps_in(root, names, suffix=".png", sizes=((64, 96), (64, 96)), values=(0, 1)):
+    """A set of label maps, two images of these sizes (height, width) in each split."""
+    for split in ("train", "val"):
+        for folder in ("images", "annotations"):
+            (root / folder / split).mkdir(parents=True)
+        for i, size in enumerate(sizes):
+            raw = np.full(size, values[0], np.uint8)
+            raw[: size[0] // 2] = values[1]
+            Image.fromarray(np.zeros((*size, 3), np.uint8)).save(root / f"images/{split}/{i}.png")
+            Image.fromarray(raw).save(root / f"annotations/{split}/{i}{suffix}")
+    (root / "classes.txt").write_text("\n".join(names))
+    return configs.load(ROOT / "configs/upernet_swin_nano.py")
+
+
+def test_stated_suffixes_are_used(tmp_path):
+    config = label_maps_in(tmp_path, ("sky", "road"), suffix="_mask.png")
+    with pytest.raises(InputError, match="state img_suffix and seg_map_suffix"):
+        places.complete_data(copy.deepcopy(config), data_root=str(tmp_path))
+    for split in ("train", "val"):
+        config[f"{split}_dataloader"].dataset.seg_map_suffix = "_mask.png"
+    places.complete_data(config, data_root=str(tmp_path))
+    built = DATASETS.build(config.val_dataloader.dataset)
+    assert [Path(built[i]["data_samples"].seg_map_path).name for i in range(2)] == [
+        "0_mask.png",
+        "1_mask.png",
+    ]
+
+
+def test_label_me_s_list_names_no_value_by_its_first_line(tmp_path):
+    config = label_maps_in(tmp_path, ("__ignore__", "_background_", "cell"))
+    places.complete_data(config, data_root=str(tmp_path))
+    assert tuple(config.train_dataloader.dataset.metainfo.classes) == ("_background_", "cell")
+
+
+def test_one_class_alone_is_refused(tmp_path):
+    config = label_maps_in(tmp_path, ("crack",), values=(0, 255))
+    with pytest.raises(InputError, match=r"one class alone, 'crack'.* as in background"):
+        places.complete_data(config, data_root=str(tmp_path))
+
+
+@pytest.mark.parametrize(("second", "kept"), [((64, 96), 2), ((96, 64), 1)])
+def test_images_of_several_sizes_are_judged_one_by_one(tmp_path, second, kept):
+    config = label_maps_in(tmp_path, ("sky", "road"), sizes=((64, 96), second))
+    config.val_dataloader.batch_size = 2
+    lines = places.complete_data(config, data_root=str(tmp_path))
+    assert config.val_dataloader.batch_size == kept
+    assert any("val: batch_size 2 -> 1" in line for line in lines) == (kept == 1)

@@ -16,7 +16,7 @@ def confusion(true: np.ndarray, found: np.ndarray, count: int, ignore: int = 255
         count: K.
     """
     judged = true != ignore
-    codes = true[judged].astype(np.int64) * count + found[judged]
+    codes = true[judged].astype(np.int64) * count + found[judged].astype(np.int64)
     return np.bincount(codes, minlength=count * count).reshape(count, count)
 
 

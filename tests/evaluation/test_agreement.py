@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swin_dense.evaluation import label_maps
+from swin_dense.evaluation import agreement
 
 
 def test_counts_and_rates_by_hand():
@@ -14,9 +14,9 @@ def test_counts_and_rates_by_hand():
     for t, f in zip(true.ravel(), found.ravel(), strict=True):
         if t != 255:
             table[t, f] += 1
-    counted = label_maps.confusion(true.astype(np.uint8), found, 4)
+    counted = agreement.confusion(true.astype(np.uint8), found, 4)
     np.testing.assert_array_equal(counted, table)
-    rates = label_maps.rates(counted, beta=2)
+    rates = agreement.rates(counted, beta=2)
     for k in range(3):
         both, truth, seen = table[k, k], table[k].sum(), table[:, k].sum()
         precision, recall = both / seen, both / truth
@@ -31,5 +31,5 @@ def test_counts_and_rates_by_hand():
 
 def test_one_pixel_and_none():
     one = np.zeros((1, 1), np.int64)
-    assert label_maps.confusion(one, one + 1, 2).tolist() == [[0, 1], [0, 0]]
-    assert not label_maps.confusion(one + 255, one, 2).any()
+    assert agreement.confusion(one, one + 1, 2).tolist() == [[0, 1], [0, 0]]
+    assert not agreement.confusion(one + 255, one, 2).any()
