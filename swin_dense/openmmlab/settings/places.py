@@ -48,10 +48,7 @@ def complete_data(
     asked, splits = splits, tuple(s for s in splits if config.get(LOADERS[s]) is not None)
     if not splits:
         raise InputError(f"config: it has no {LOADERS[asked[0]]}, there is nothing to work on.")
-    own = config.pop("data", None) == "shapes" and all(
-        Path(dataset.get("data_root") or "") == SHAPES_ROOT
-        for dataset in datasets_of(config, tuple(LOADERS))
-    )
+    own = _names_shapes(config)
     if data == "shapes" or (data is None and data_root is None and own):
         data_root = str(shapes.write(SHAPES_ROOT).root)
     elif data is not None:
@@ -82,13 +79,17 @@ def complete_data(
 
 def root_of(config: Config, data: str | None, data_root: str | None) -> str | None:
     """Return the folder of the data: the built-in set's, written now, or the one that is named."""
-    own = config.pop("data", None) == "shapes" and all(
+    if data == "shapes" or (data is None and data_root is None and _names_shapes(config)):
+        return str(shapes.write(SHAPES_ROOT).root)
+    return data_root
+
+
+def _names_shapes(config: Config) -> bool:
+    """Tell whether a config's data is the built-in set; the mark that says so is taken out."""
+    return config.pop("data", None) == "shapes" and all(
         Path(dataset.get("data_root") or "") == SHAPES_ROOT
         for dataset in datasets_of(config, tuple(LOADERS))
     )
-    if data == "shapes" or (data is None and data_root is None and own):
-        return str(shapes.write(SHAPES_ROOT).root)
-    return data_root
 
 
 def find_data(
