@@ -172,7 +172,13 @@ def _wrong(
     lacking = [key for key in required if key not in {*there, *given}]
     title = f"{where}: {getattr(kind, '__name__', kind)}"
     for key, parameter in takes.arguments.items():
-        if key in node and wants_a_list(parameter) and type(node[key]) in (int, float, bool):
+        # mmdet's YOLOFHead, for one, says list of its channels and takes a number.
+        if (
+            key in node
+            and key not in GIVEN
+            and wants_a_list(parameter)
+            and type(node[key]) in (int, float, bool)
+        ):
             yield (
                 f"{title}.{key} is a list, and {node[key]!r} is none. Write [{node[key]}], or one "
                 "number for each place it stands for."
