@@ -26,9 +26,9 @@ SCALED_AWAY = kind(
 )
 ANCHORS = kind(
     "anchors-do-not-fit",
-    WARNING,
+    INFO,
     "Most objects resemble an anchor in width and height (IoU of 0.3 or more).",
-    "Objects that no anchor resembles are hardly ever proposed; their AP stays near 0.",
+    "Others are learnt from the one anchor that is nearest, and found less surely.",
 )
 TINY = kind(
     "objects-below-two-pixels",

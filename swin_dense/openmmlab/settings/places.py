@@ -102,8 +102,10 @@ def find_data(
     """
     moved = bool(data_root) and _move(config, Path(data_root or ""), splits)[1]
     if Task.of(config) is Task.SEMANTIC:
-        beside = _table_beside(config, splits, moved)
-        _state_table(config, label_maps.read_classes_file(classes) if classes else beside)
+        if classes:
+            _state_table(config, label_maps.read_classes_file(classes))
+        else:
+            _state_table(config, _table_beside(config, splits, moved))
         return None
     stated = [(d.get("metainfo") or {}).get("classes") for d in datasets_of(config, splits)]
     if classes:

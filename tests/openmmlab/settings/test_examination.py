@@ -258,6 +258,14 @@ def test_every_split_is_looked_at_though_the_first_is_wrong(loaded, root):
     assert {"file-not-json", "image-id-unknown"} <= codes(loaded, root).keys()
 
 
+def test_names_of_label_maps_that_are_given_are_taken(loaded, root):
+    names = root / "classes.txt"
+    other = names.rename(root / "names.txt")
+    assert {f.severity for f in codes(loaded, root, "upernet", classes=str(other)).values()} <= {
+        "info"
+    }
+
+
 def test_label_maps_that_cannot_be_read(loaded, root):
     folder = next(p for p in (root / "label_maps", root / "annotations") if (p / "val").is_dir())
     path = sorted((folder / "val").iterdir())[0]
