@@ -70,7 +70,10 @@ def test_from_pretrained_weights_to_pictures(name, small_shapes, tmp_path, capsy
     assert len(content["metrics"]) == 10  # COCO's twelve without those of large objects
     assert all(key.startswith("bbox_A") for key in content["metrics"])
     assert set(content["per_class"]) == set(shapes.CLASSES)
-    assert all(set(row) == {"bbox_AP"} for row in content["per_class"].values())
+    rows = [row for row in content["per_class"].values() if row]  # of classes that were there
+    assert rows
+    assert all("bbox_AP" in row for row in rows)
+    assert all(key.startswith("bbox_A") for row in rows for key in row)
 
     # and drawn without masks.
     status = image_demo.main(
