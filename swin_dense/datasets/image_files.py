@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -145,18 +146,20 @@ def _counted(rows: list[tuple[str, str]], count: int) -> str:
 
 def _of_file(file: ImageFile) -> Iterator[tuple[Kind, str]]:
     try:
-        height, width = images.image_size(file.path)
-        with Image.open(file.path) as image:
+        with images.require_file(file.path, "image").open("rb") as stream:
+            image = images.open_image(stream, str(file.path))
+            height, width = images.upright_size(image)
             mode, form, frames = image.mode, image.format or "", getattr(image, "n_frames", 1)
             opaque = "A" not in mode and "transparency" not in image.info
-            turned = images._orientation(image) != 1
+            turned = images.orientation(image) != 1
+            ends = _ends(stream, form)
     except (InputError, *images.DECODING_FAILED) as error:
         yield UNREADABLE, str(error).rstrip(".")
         return
     if height * width > (Image.MAX_IMAGE_PIXELS or height * width):
         yield TOO_LARGE, f"{width}x{height} pixels in {file.path.stat().st_size} bytes"
         return
-    if not _ends(file.path, form):
+    if not ends:
         try:
             images.read_rgb(file.path)
         except InputError as error:
@@ -182,13 +185,12 @@ def _of_file(file: ImageFile) -> Iterator[tuple[Kind, str]]:
             yield found, text
 
 
-def _ends(path: Path, form: str) -> bool:
+def _ends(file: io.BufferedReader, form: str) -> bool:
     """Tell whether the end of a JPEG or PNG is near the end of its file; of others, True."""
     if form not in ENDS:
         return True
-    with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-        return ENDS[form] in file.read()
+    file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+    return ENDS[form] in file.read()
 
 
 def equal_files(splits: Mapping[str, Iterable[Path]]) -> list[Finding]:

@@ -40,7 +40,7 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
     Args:
         name: what messages call it, a file name as a rule.
     """
-    image = _open(data, name)
+    image = open_image(data, name)
     try:
         image.load()
     except DECODING_FAILED as error:
@@ -56,7 +56,7 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
             f"{name}: the PNG is cut off: its {len(data)} bytes lack the closing IEND chunk. "
             "Copy or download it again, or leave it out."
         )
-    if _orientation(image) != 1:
+    if orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     return _to_rgb(image, name)
 
@@ -78,7 +78,7 @@ def as_rgb(image: Any) -> np.ndarray:
             image.load()
         except DECODING_FAILED as error:
             raise InputError(f"{name}: the image is cut off or damaged ({error}).") from error
-        return _to_rgb(ImageOps.exif_transpose(image) if _orientation(image) != 1 else image, name)
+        return _to_rgb(ImageOps.exif_transpose(image) if orientation(image) != 1 else image, name)
     rule = "an image is a path, a PIL image, or an RGB array of numpy: (H, W, 3), uint8, 0 to 255"
     if not isinstance(image, np.ndarray):
         raise InputError(f"{rule}; got {type(image).__name__}.")
@@ -103,11 +103,15 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of what `read_rgb` would return, from the header alone."""
     path = require_file(path, "image")
     with path.open("rb") as file:
-        image = _open(file, str(path))
-        width, height = image.size
-        if isinstance(image, TiffImageFile):  # Pillow turns this kind alone before it is loaded
-            width, height = (image.tag_v2[tag] for tag in (IMAGE_WIDTH, IMAGE_LENGTH))
-        return (width, height) if _orientation(image) in SIDEWAYS else (height, width)
+        return upright_size(open_image(file, str(path)))
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an image whose pixels are not loaded, as `read_rgb` would return it."""
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # Pillow turns this kind alone before it is loaded
+        width, height = (image.tag_v2[tag] for tag in (IMAGE_WIDTH, IMAGE_LENGTH))
+    return (width, height) if orientation(image) in SIDEWAYS else (height, width)
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -131,7 +135,7 @@ def find_images(path: str | Path) -> list[Path]:
     )
 
 
-def _open(data: bytes | io.BufferedReader, name: str) -> Image.Image:
+def open_image(data: bytes | io.BufferedReader, name: str) -> Image.Image:
     """Read the header; the pixels come later."""
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
     start = stream.read(16)
@@ -153,7 +157,7 @@ def _open(data: bytes | io.BufferedReader, name: str) -> Image.Image:
         ) from error
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
     except DECODING_FAILED:  # a broken note beside a good picture: viewers ignore it too
