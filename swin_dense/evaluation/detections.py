@@ -180,7 +180,7 @@ class Found:
 
 @dataclasses.dataclass
 class Judged:
-    """Hold the curves of one kind; see `numbers` and `by_class`.
+    """Hold the curves of one kind; see `numbers`.
 
     Args:
         precision: (T, R, K, A, D), -1 where there is no object.

@@ -319,12 +319,7 @@ class LabelMaps(BaseSegDataset):
         return {raw: index for raw, index in known.items() if raw != index}
 
     def load_data_list(self) -> list[dict]:
-        """Pair files by name, with any image suffix; mmseg's own listing knows one suffix only."""
-        pairs = label_maps.pair_files(
-            self.data_prefix["img_path"], self.data_prefix["seg_map_path"], *self.suffixes
-        )
-        if self.ann_file:
-            pairs = label_maps.choose_pairs(pairs, self.data_prefix["seg_map_path"], self.ann_file)
+        """List the pairs with what mmseg's LoadAnnotations needs of the table."""
         moved = None if self.reduce_zero_label else self._moved_values() or None
         return [
             {
@@ -334,8 +329,14 @@ class LabelMaps(BaseSegDataset):
                 "reduce_zero_label": self.reduce_zero_label,
                 "seg_fields": [],
             }
-            for image, labels in pairs
+            for image, labels in self.pairs()
         ]
+
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """Pair images and label maps by name; mmseg's own listing knows one image suffix only."""
+        images, labels = self.data_prefix["img_path"], self.data_prefix["seg_map_path"]
+        pairs = label_maps.pair_files(images, labels, *self.suffixes)
+        return label_maps.choose_pairs(pairs, labels, self.ann_file) if self.ann_file else pairs
 
     def get_data_info(self, idx: int) -> dict:
         return {**super().get_data_info(idx), "label_table": self.label_table}

@@ -121,12 +121,12 @@ def _of_split(
         for name, size in zip(summary.files, sizes, strict=False)
         if (folder / name).is_file()
     ]
-    return [*coco.findings, *found, *lacking], images
+    return [*found, *lacking], images
 
 
 def _label_maps(dataset: ConfigDict) -> tuple[list[Finding], list[ImageFile]]:
     built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
-    images, labels = location(dataset, "img_path"), location(dataset, "seg_map_path")
-    pairs = label_maps.pair_files(images, labels, *built.suffixes)
-    label_maps.check_pairs(pairs, labels, built.label_table, len(pairs))
+    pairs = built.pairs()
+    folder = location(dataset, "seg_map_path")
+    label_maps.check_pairs(pairs, folder, built.label_table, len(pairs))
     return [], [ImageFile(image) for image, _ in pairs]

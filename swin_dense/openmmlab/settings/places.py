@@ -334,18 +334,14 @@ def _complete_label_maps(
     for split, dataset in zip(splits, datasets_of(config, splits), strict=True):
         built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
         set_classes(config, built.metainfo["classes"])
-        folders = location(dataset, "img_path"), location(dataset, "seg_map_path")
-        pairs = label_maps.pair_files(*folders, *built.suffixes)
-        if dataset.get("ann_file"):
-            names = location(dataset, "ann_file")
-            pairs = label_maps.choose_pairs(pairs, folders[1], names)
+        folder, pairs = location(dataset, "seg_map_path"), built.pairs()
         if len(built.label_table.classes) == 1:
             raise InputError(
-                f"{folders[1]}: one class alone, {built.label_table.classes[0]!r}, and all else is "
+                f"{folder}: one class alone, {built.label_table.classes[0]!r}, and all else is "
                 "ignored: a softmax over one map has loss 0, nothing is learnt. Give the rest a "
                 "value that is not ignored, and name it too, as in background."
             )
-        summary = label_maps.check_pairs(pairs, folders[1], built.label_table)
+        summary = label_maps.check_pairs(pairs, folder, built.label_table)
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
         loader = config[LOADERS[split]]
         if split != "train" and loader.get("batch_size", 1) > 1 and len(summary.sizes) > 1:
