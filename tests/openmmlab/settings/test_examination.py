@@ -266,6 +266,19 @@ def test_names_of_label_maps_that_are_given_are_taken(loaded, root):
     }
 
 
+def test_a_folder_that_a_run_divides_has_no_image_in_both_splits(loaded, root):
+    config = copy.deepcopy(loaded["upernet"])
+    names = [path.stem for path in sorted((root / "images/train").iterdir())]
+    for split, part in (("train", names[:6]), ("val", names[6:])):
+        (root / f"{split}.txt").write_text("\n".join(part))
+        config[f"{split}_dataloader"].dataset.update(
+            data_root=str(root),
+            data_prefix=dict(img_path="images/train", seg_map_path="label_maps/train"),
+            ann_file=f"{split}.txt",
+        )
+    assert "images-equal-across-splits" not in {f.kind.code for f in examination.examine(config)}
+
+
 def test_label_maps_that_cannot_be_read(loaded, root):
     folder = next(p for p in (root / "label_maps", root / "annotations") if (p / "val").is_dir())
     path = sorted((folder / "val").iterdir())[0]
