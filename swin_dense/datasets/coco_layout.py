@@ -23,6 +23,7 @@ from swin_dense.datasets import (
     coco_mask_problems,
     coco_masks,
     coco_problems,
+    coco_rows,
     column_cache,
     findings,
     image_names,
@@ -63,10 +64,10 @@ SPLIT_HAS_CLASS = kind(
 REPAIRED = (  # told in the output of a training, too
     coco_json.BYTE_ORDER_MARK,
     coco_columns.ENCODING,
-    coco_columns.FLOAT_IDS,
-    coco_columns.MIXED_IDS,
-    coco_columns.AREA_ABSENT,
-    coco_columns.CROWD_ABSENT,
+    coco_rows.FLOAT_IDS,
+    coco_rows.MIXED_IDS,
+    coco_rows.AREA_ABSENT,
+    coco_rows.CROWD_ABSENT,
     image_names.BACKSLASH,
     image_names.SUFFIX_CASE,
     image_names.UNICODE_FORM,
@@ -267,6 +268,7 @@ def _version() -> str:
         coco_mask_problems,
         coco_masks,
         coco_problems,
+        coco_rows,
     ):
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
