@@ -16,13 +16,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from swin_dense.datasets import coco_json
+from swin_dense.datasets import coco_json, forks
 from swin_dense.datasets.coco_fields import Tally, is_side
 from swin_dense.datasets.coco_json import BYTE_ORDER_MARK, NOT_JSON, whole_id
 from swin_dense.datasets.coco_rows import Id, Rows
 from swin_dense.datasets.findings import INFO, Finding, kind
 
-CHUNK = 4096  # entries decoded before their numbers move into arrays
+# Entries decoded before their numbers move into arrays: as many as stay in a core's own memory.
+CHUNK = 256
+WORTH_A_PROCESS = 1 << 16  # entries: fewer are read before another process has begun
 
 ENCODING = kind(
     "file-not-utf-8",
@@ -64,13 +66,14 @@ class Columns:
 
 
 def read_columns(
-    data: Any, path: str | Path, used: Callable[[Any], None] = lambda raw: None
+    data: Any, path: str | Path, used: Callable[[Any, Any], None] = lambda first, last: None
 ) -> Columns:
     """Turn the bytes of an instance file into columns.
 
     Args:
         data: a buffer.
-        used: told, now and then, the first bytes that are still needed.
+        used: told, now and then, the first and the last of entries whose bytes are no longer
+            needed.
 
     Raises:
         FoundError: it is no instance file, or its categories cannot be used.
@@ -138,13 +141,8 @@ def _columns(
             images.append(image)
     findings += tally.findings(len(lists["images"]), path)
     image_ids = [whole_id(image.id) for image in images]
-    rows = Rows(image_ids, list(categories))
     total = len(lists["annotations"])
-    for start in range(0, total, CHUNK):
-        chunk = lists["annotations"][start : start + CHUNK]
-        rows.add(chunk)
-        if isinstance(chunk[-1], msgspec.Raw):
-            used(chunk[-1])
+    rows = _rows(lists["annotations"], image_ids, list(categories), used)
     lists.clear()
     arrays, ids = rows.finish()
     arrays["heights"] = np.array([image.height for image in images], np.int64)
@@ -155,6 +153,26 @@ def _columns(
     return Columns(
         arrays, categories, image_ids, names, ids, rows.odd_masks, rows.unknown, findings
     )
+
+
+def _rows(entries: list, image_ids: list, category_ids: list, used: Callable) -> Rows:
+    """Read annotations, a share of them in each of some processes."""
+    shares = max(1, min(forks.cores(), len(entries) // WORTH_A_PROCESS))
+    ends = [len(entries) * i // shares for i in range(shares + 1)]
+
+    def read(share: int) -> Rows:
+        rows, begin, end = Rows(image_ids, category_ids), ends[share], ends[share + 1]
+        for start in range(begin, end, CHUNK):
+            chunk = entries[start : min(start + CHUNK, end)]
+            rows.add(chunk)
+            if isinstance(chunk[-1], msgspec.Raw):
+                used(entries[begin], chunk[-1])
+        return rows
+
+    rows, *others = forks.each(read, shares)
+    while others:
+        rows.extend(others.pop(0))
+    return rows
 
 
 def _image(raw: Any, decode: Callable, tally: Tally) -> _Image | None:

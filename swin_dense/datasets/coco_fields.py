@@ -132,6 +132,16 @@ class Tally:
                 self.infinite.add(field)
         return right
 
+    def extend(self, other: Tally) -> None:
+        """Take in what was counted of entries that come after these."""
+        if other.bare:
+            count, first = self.bare or (0, other.bare[1])
+            self.bare = [count + other.bare[0], first]
+        for mine, yours in ((self.absent, other.absent), (self.wrong, other.wrong)):
+            for field, (count, entry) in yours.items():
+                mine.setdefault(field, [0, entry])[0] += count
+        self.infinite |= other.infinite
+
     def findings(self, total: int, file: Any = "") -> list[Finding]:
         """Return a finding for each field, of `total` entries."""
         what, fields = self.what, FIELDS[self.what]

@@ -160,11 +160,10 @@ def open_coco(path: str | Path) -> CocoFile:
         if (str(path), key) in _remembered:
             return _remembered[str(path), key]
         return _remember(known or (str(path), key), CocoFile(path, key, read_columns(data, path)))
-    key = _known_key(path, place) or _hash(path)
-    found = _cached(path, key, place / f"{key}.columns")
+    found = _noted(path, place)
     if found is None:
-        with column_cache.alone(place / f"{key}.columns"):
-            found = _cached(path, key, place / f"{key}.columns") or _make(path, place)
+        with column_cache.alone(_note(path, place)):  # one process reads it, the others wait
+            found = _noted(path, place) or _make(path, place)
     return _remember(known, found)
 
 
@@ -172,15 +171,25 @@ def _make(path: Path, place: Path) -> CocoFile:
     """Parse a file and keep its columns on disk, or in memory where that cannot be written."""
     began, state = time.time(), _state(path)
     data, key = _read(path)
-    base = np.frombuffer(data, np.uint8).ctypes.data
-    given_back = 0
+    cached = place / f"{key}.columns"
 
-    def used(raw: Any) -> None:
+    def note() -> None:
+        if state == _state(path) and state[-1] < (began - SETTLED) * 1e9:
+            column_cache.save_json(_note(path, place), {"key": key, "state": state})
+
+    if found := _cached(path, key, cached):  # a copy of another file, or only touched
+        note()
+        return found
+    base, given_back = np.frombuffer(data, np.uint8).ctypes.data, 0
+
+    def used(first: Any, last: Any) -> None:
         nonlocal given_back
-        reached = (np.frombuffer(raw, np.uint8).ctypes.data - base) // READ_AT_ONCE * READ_AT_ONCE
-        if reached > given_back and hasattr(data, "madvise"):
-            data.madvise(mmap.MADV_DONTNEED, given_back, reached - given_back)
-            given_back = reached
+        begin, end = (np.frombuffer(raw, np.uint8).ctypes.data - base for raw in (first, last))
+        begin = max(-(-begin // READ_AT_ONCE) * READ_AT_ONCE, given_back)
+        end = end // READ_AT_ONCE * READ_AT_ONCE
+        if end > begin and hasattr(data, "madvise"):
+            data.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+            given_back = end
 
     columns = read_columns(data, path, used)
     header = {
@@ -192,13 +201,11 @@ def _make(path: Path, place: Path) -> CocoFile:
         "unknown": columns.unknown,
         "findings": [(f.kind.code, f.what, f.fix, f.ids) for f in columns.findings],
     }
-    cached = place / f"{key}.columns"
     if column_cache.save(cached, columns.arrays, header):
         del columns
         found = _cached(path, key, cached)
         if found is not None:
-            if state == _state(path) and state[-1] < (began - SETTLED) * 1e9:
-                column_cache.save_json(_note(path, place), {"key": key, "state": state})
+            note()
             return found
         data, key = _read(path)
         columns = read_columns(data, path)
@@ -230,10 +237,12 @@ def _reopen(path: Path, key: str, cached: Path) -> CocoFile:
     return _cached(path, key, cached) or open_coco(path)
 
 
-def _known_key(path: Path, place: Path) -> str | None:
-    """Return the key of a file that was hashed before and not written since, as its inode says."""
+def _noted(path: Path, place: Path) -> CocoFile | None:
+    """Return a file that was read before and not written since, as its inode says."""
     note = column_cache.load_json(_note(path, place))
-    return note["key"] if note and note.get("state") == _state(path) else None
+    if not note or note.get("state") != _state(path):
+        return None
+    return _cached(path, note["key"], place / f"{note['key']}.columns")
 
 
 def _state(path: Path) -> list[int]:
@@ -257,20 +266,14 @@ def _name(digest: Any) -> str:
     return f"{digest.hexdigest()[:40]}-{FORMAT}"
 
 
-def _hash(path: Path) -> str:
-    digest = hashlib.blake2b()
-    with path.open("rb") as file:
-        while data := file.read(READ_AT_ONCE):
-            digest.update(data)
-    return _name(digest)
-
-
 def _read(path: Path) -> tuple[mmap.mmap, str]:
     """Read a file into memory of its own, which can be given back piece by piece."""
     digest = hashlib.blake2b()
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data = mmap.mmap(-1, max(size, 1))
+        # Of this process alone: what it gives back is free, and what a fork of it gives back stays.
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+        data = mmap.mmap(-1, max(size, 1), **private)
         got = 0
         while got < size and (count := file.readinto(memoryview(data)[got : got + READ_AT_ONCE])):
             digest.update(memoryview(data)[got : got + count])

@@ -115,6 +115,7 @@ DROPPED = {
 REASONS = tuple(DROPPED)
 LEFT_OUT = {"thin": EMPTY_BOX, "outside": OUTSIDE_BOX, "area": NO_AREA, "ignore": IGNORED}
 HUGE = 1e6  # pixels beyond the image
+FACTOR = 0x9E3779B97F4A7C15  # odd: multiplying by it, modulo 2^64, loses nothing
 
 
 def ids_of(coco: CocoFile, rows: np.ndarray) -> list[Any]:
@@ -253,13 +254,7 @@ def box_findings(coco: CocoFile, chosen: np.ndarray, trained: np.ndarray) -> lis
     found += one(coco, BEYOND_BOX, out, "boxes reach outside their image", "Cut them to it.")
     if out.any() and (hint := corner_hint(coco, chosen)):
         found.append(CORNERS.found(hint.strip(), "", coco.path, ids_of(coco, out)))
-    rows = np.flatnonzero(trained)
-    keys = np.column_stack(
-        [coco.image[rows], coco.category[rows], coco.crowd[rows], coco.box[rows]]
-    )
-    order = np.lexsort(keys.T)
-    same = (keys[order][1:] == keys[order][:-1]).all(1)
-    again = np.sort(rows[np.maximum(order[1:], order[:-1])[same]])
+    again = listed_again(coco, np.flatnonzero(trained))
     found += one(
         coco,
         OBJECT_TWICE,
@@ -268,6 +263,24 @@ def box_findings(coco: CocoFile, chosen: np.ndarray, trained: np.ndarray) -> lis
         "Remove one of each two.",
     )
     return found
+
+
+def listed_again(coco: CocoFile, rows: np.ndarray) -> np.ndarray:
+    """Return which of some annotations have image, class, crowd and box of an earlier one."""
+    # Sorting by one number is many times as fast as by seven: only where that comes again are all
+    # seven looked at.
+    mixed = (coco.image[rows].astype(np.uint64) << 32) + coco.category[rows].astype(np.uint64)
+    for side in coco.box[rows].T:
+        mixed = mixed * np.uint64(FACTOR) + (side + 0.0).view(np.uint64)  # -0.0 is 0.0
+    order = np.argsort(mixed)
+    same = mixed[order][1:] == mixed[order][:-1]
+    rows = rows[np.union1d(order[1:][same], order[:-1][same])]
+    keys = np.column_stack(
+        [coco.image[rows], coco.category[rows], coco.crowd[rows], coco.box[rows]]
+    )
+    order = np.lexsort(keys.T)
+    same = (keys[order][1:] == keys[order][:-1]).all(1)
+    return np.sort(rows[np.maximum(order[1:], order[:-1])[same]])
 
 
 def one(coco: CocoFile, of: Kind, where: np.ndarray, text: str, fix: str) -> list[Finding]:

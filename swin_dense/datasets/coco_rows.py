@@ -22,7 +22,7 @@ from swin_dense.datasets import coco_json
 from swin_dense.datasets.coco_fields import Tally, is_side, short
 from swin_dense.datasets.coco_json import whole_id
 from swin_dense.datasets.coco_masks import EMPTY, NONE, ODD, POLYGONS, RUNS, TEXT, mask_areas
-from swin_dense.datasets.findings import INFO, WARNING, Finding, Kind, kind
+from swin_dense.datasets.findings import INFO, KINDS, WARNING, Finding, Kind, kind
 from swin_dense.datasets.paths import first_names
 
 BYTES_LITERAL = re.compile(r"""b(['"]).*\1""", re.DOTALL)
@@ -82,6 +82,12 @@ class _Annotation(msgspec.Struct, gc=False):
     iscrowd: Flag | msgspec.UnsetType = msgspec.UNSET
     ignore: Flag = 0
     segmentation: list[list[float]] | _RunLengths | None = None
+
+
+COLUMNS = (
+    *("image", "category", "box", "area", "crowd", "ignore", "kind", "size"),
+    *("parts", "lengths", "numbers", "texts", "text_lengths"),
+)
 
 
 class Rows:
@@ -251,6 +257,27 @@ class Rows:
         data = text.encode("utf-8", "surrogatepass")
         return (TEXT, size, data) if data else nothing
 
+    def extend(self, other: Rows) -> None:
+        """Take in rows that come after these; the other ones are used up."""
+        start = len(self.ids)
+        self.ids += other.ids
+        self.tally.extend(other.tally)
+        for name in COLUMNS:
+            getattr(self, name).extend(getattr(other, name))
+            setattr(other, name, None)  # half of a large set need not be there twice
+        self.odd_masks |= {start + number: text for number, text in other.odd_masks.items()}
+        for of, numbers in other.notes.items():
+            self.notes.setdefault(of, []).extend(start + number for number in numbers)
+        for field, values in other.unknown.items():
+            self.unknown[field] += values
+
+    def __reduce__(self) -> tuple:
+        """Send what was taken in, without what only helps to take in more."""
+        kept = ("ids", "tally", "odd_masks", "unknown", *COLUMNS)
+        state = {name: getattr(self, name) for name in kept}
+        notes = [(of.code, numbers) for of, numbers in self.notes.items()]
+        return _received, (state, notes)
+
     def finish(self) -> tuple[dict[str, np.ndarray], list[Any] | None]:
         """Return the columns by name, and the ids where they are no 64-bit numbers."""
         m = len(self.ids)
@@ -315,6 +342,12 @@ NOTES = {
         "Remove them from the segmentation.",
     ),
 }
+
+
+def _received(state: dict[str, Any], notes: list[tuple[str, list[int]]]) -> Rows:
+    rows = Rows((), ())
+    vars(rows).update(state, notes={KINDS[code]: numbers for code, numbers in notes})
+    return rows
 
 
 def _are_usual(entries: Sequence[_Annotation]) -> bool:

@@ -116,10 +116,14 @@ def test_polygons_of_two_points_are_left_out_of_the_mask(tmp_path):
     assert read == [[square(10, 10)], None, [square(35, 10)]]
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 5, 1000])
-def test_an_odd_entry_is_read_like_its_neighbours(tmp_path, monkeypatch, chunk):
+@pytest.mark.parametrize(
+    ("chunk", "processes"), [(1, 1), (2, 3), (5, 1), (5, 2), (1000, 1), (1000, 4)]
+)
+def test_an_odd_entry_is_read_like_its_neighbours(tmp_path, monkeypatch, chunk, processes):
     """Whatever the chunk: entries that need the slow way lie among others."""
     monkeypatch.setattr(coco_columns, "CHUNK", chunk)
+    monkeypatch.setattr(coco_columns, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(coco_columns.forks, "cores", lambda: processes)
     content = good()
     content["annotations"] = [entry(i, 1 + i % 2, 7, left=i) for i in range(1, 14)]
     rows = content["annotations"]
@@ -144,6 +148,38 @@ def test_an_odd_entry_is_read_like_its_neighbours(tmp_path, monkeypatch, chunk):
         [square(13, 10)],
     ]
     assert coco.odd_masks == {4: repr([square(5, 10), [1, 2, 3, "4", 5, 6]])}
+
+
+def test_divided_among_processes_nothing_is_told_otherwise(tmp_path, monkeypatch):
+    """What is repaired, counted or unknown comes from every share, in the order of the file."""
+    content = good()
+    content["annotations"] = rows = [entry(i, 1 + i % 2, 7, left=i) for i in range(1, 14)]
+    rows.insert(3, "bare")
+    for i in (1, 8, 11):
+        rows[i]["image_id"] = f"{i % 2 + 1}"
+    rows[2]["image_id"] = rows[9]["category_id"] = rows[12]["image_id"] = 99
+    for i in (4, 12):
+        del rows[i]["area"], rows[i]["iscrowd"]
+    rows[6].update(bbox=[1, 2, 3])
+    rows[10].update(bbox=[1, 2, 3, 4, 5])
+    rows[7].update(segmentation={"size": [48, 64], "counts": "PQ"})
+    rows[13].update(segmentation={"size": [48, 64], "counts": "b'PQ'"})
+    path, _ = write(tmp_path, content)
+    data = path.read_bytes()
+    one = coco_columns.read_columns(data, path)
+    monkeypatch.setattr(coco_columns, "WORTH_A_PROCESS", 1)
+    for processes in (2, 3, 5):
+        monkeypatch.setattr(coco_columns.forks, "cores", lambda: processes)  # noqa: B023
+        several = coco_columns.read_columns(data, path)
+        assert several.arrays.keys() == one.arrays.keys()
+        for name, values in one.arrays.items():
+            assert several.arrays[name].dtype == values.dtype
+            assert (several.arrays[name] == values).all(), name
+        assert [(f.kind, f.text, f.ids) for f in several.findings] == [
+            (f.kind, f.text, f.ids) for f in one.findings
+        ]
+        assert several.unknown == one.unknown == {"image_id": [99, 99], "category_id": [99]}
+        assert several.odd_masks == one.odd_masks
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_file_that_did_not_change_is_not_even_hashed(tmp_path, cache, monkeypa
     path, _ = write(tmp_path, good())
     open_coco(path)
     coco_file._remembered.clear()
-    monkeypatch.setattr(coco_file, "_hash", None)
+    monkeypatch.setattr(coco_file, "_read", None)
     assert len(open_coco(path)) == 2
     coco_file._remembered.clear()
     os.utime(path, ns=(0, 0))

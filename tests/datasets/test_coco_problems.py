@@ -1,11 +1,13 @@
 """Ids, boxes and classes that are wrong in one way, and their codes."""
 
 import json
+import types
 
+import numpy as np
 import pytest
 from coco_sets import entry, found_in, good, write
 
-from swin_dense.datasets import coco_layout
+from swin_dense.datasets import coco_layout, coco_problems
 from swin_dense.datasets.findings import ERROR, KINDS
 from swin_dense.errors import InputError
 
@@ -144,3 +146,21 @@ def test_nothing_to_warn_of_in_real_data(real_data, folder, file, images):
     root = real_data(folder)
     _, found = coco_layout.examine(root / file, root / images, need_masks=True, min_side=32)
     assert {f.kind.code for f in found if f.severity != "info"} == set()
+
+
+def test_objects_listed_again_are_those_of_equal_numbers():
+    rng = np.random.default_rng(5)
+    for count in (0, 1, *range(2, 40, 3)):
+        coco = types.SimpleNamespace(
+            image=rng.integers(0, 3, count).astype(np.int32),
+            category=rng.integers(0, 2, count).astype(np.int32),
+            crowd=rng.random(count) < 0.2,
+            box=rng.choice([0.0, -0.0, 1.5], (count, 4)),
+        )
+        rows = np.flatnonzero(rng.random(count) < 0.8)
+        seen, again = set(), []
+        for i in rows.tolist():
+            key = (coco.image[i], coco.category[i], coco.crowd[i], *(coco.box[i] + 0.0))
+            again += [i] if key in seen else []
+            seen.add(key)
+        assert coco_problems.listed_again(coco, rows).tolist() == again
