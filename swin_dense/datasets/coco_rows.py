@@ -263,7 +263,8 @@ class Rows:
         self.ids += other.ids
         self.tally.extend(other.tally)
         for name in COLUMNS:
-            getattr(self, name).extend(getattr(other, name))
+            column, more = getattr(self, name), memoryview(getattr(other, name)).cast("B")
+            (column.extend if column is self.texts else column.frombytes)(more)
             setattr(other, name, None)  # half of a large set need not be there twice
         self.odd_masks |= {start + number: text for number, text in other.odd_masks.items()}
         for of, numbers in other.notes.items():
@@ -273,8 +274,8 @@ class Rows:
 
     def __reduce__(self) -> tuple:
         """Send what was taken in, without what only helps to take in more."""
-        kept = ("ids", "tally", "odd_masks", "unknown", *COLUMNS)
-        state = {name: getattr(self, name) for name in kept}
+        state = {name: getattr(self, name) for name in ("ids", "tally", "odd_masks", "unknown")}
+        state |= {name: np.asarray(memoryview(getattr(self, name))) for name in COLUMNS}
         notes = [(of.code, numbers) for of, numbers in self.notes.items()]
         return _received, (state, notes)
 

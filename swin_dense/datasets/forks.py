@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.process
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -32,18 +33,19 @@ def each(work: Callable[[int], Result], count: int) -> list[Result]:
 
     Args:
         work: sees the memory of this process as it is now, and changes none of it; what it
-            returns can be pickled.
+            returns can be pickled. Arrays come back with no more than one copy of them here.
     """
     context: Any = multiprocessing.get_context("fork") if count > 1 else None
     started = []
     try:
         for i in range(1, count):
-            here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_send, args=(work, i, there), daemon=True)
+            read_end, write_end = os.pipe()
+            here = open(read_end, "rb")  # noqa: SIM115
+            process = context.Process(target=_send, args=(work, i, write_end), daemon=True)
             with warnings.catch_warnings():  # of other threads: it runs no code of theirs
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
-            there.close()
+            os.close(write_end)
             started.append((process, here))
         return [work(0), *(_receive(work, i, here) for i, (_, here) in enumerate(started, 1))]
     finally:
@@ -53,20 +55,29 @@ def each(work: Callable[[int], Result], count: int) -> list[Result]:
             process.join()
 
 
-def _send(work: Callable[[int], Any], i: int, there: Any) -> None:
+def _send(work: Callable[[int], Any], i: int, write_end: int) -> None:
     try:
         answer = True, work(i)
     except Exception as error:
         answer = False, error
-    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
-        there.send(answer)
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(answer, protocol=5, buffer_callback=buffers.append)
+    with contextlib.suppress(BrokenPipeError), open(write_end, "wb") as there:
+        raw = [buffer.raw() for buffer in buffers]
+        pickle.dump((data, [len(view) for view in raw]), there)
+        for view in raw:
+            there.write(view)
 
 
 def _receive(work: Callable[[int], Any], i: int, here: Any) -> Any:
     try:
-        right, answer = here.recv()
-    except (EOFError, OSError):  # killed, most likely for want of memory
+        data, sizes = pickle.load(here)
+        buffers = [bytearray(size) for size in sizes]
+        if any(here.readinto(buffer) < len(buffer) for buffer in buffers):
+            raise EOFError
+    except (EOFError, pickle.UnpicklingError):  # killed, most likely for want of memory
         return work(i)
+    right, answer = pickle.loads(data, buffers=buffers)
     if not right:
         raise answer
     return answer
