@@ -32,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fix",
         metavar="DIR",
-        help="write a copy of the annotations there with all repaired whose meaning is certain, "
-        "and changes.json; images are linked, nothing is changed in place",
+        help="write a copy of the annotations or label maps there, repaired where the meaning is "
+        "certain, and changes.json; images are linked, nothing is changed in place",
     )
     parser.add_argument(
         "--codes", nargs=0, action=Codes, help="print what can be found, by code, and end"
@@ -61,7 +61,6 @@ def splits(text: str) -> tuple[str, ...]:
 
 
 def _doctor(asked: argparse.Namespace) -> int:
-    from swin_dense.datasets import mended
     from swin_dense.openmmlab.settings import config as configs
     from swin_dense.openmmlab.settings import examination, places
     from swin_dense.report import findings as report
@@ -82,7 +81,7 @@ def _doctor(asked: argparse.Namespace) -> int:
         else:
             Path(asked.json).write_text(text + "\n", encoding="utf-8")
     if asked.fix:
-        for line in mended.write(places.files_of(config, there), Path(asked.fix)):
+        for line in examination.mend(config, there, Path(asked.fix)):
             print(line)
     return int(any(f.severity == "error" for f in found))
 

@@ -20,7 +20,7 @@ from swin_dense.datasets import coco_json, forks
 from swin_dense.datasets.coco_fields import Tally, is_side
 from swin_dense.datasets.coco_json import BYTE_ORDER_MARK, NOT_JSON, whole_id
 from swin_dense.datasets.coco_rows import Id, Rows
-from swin_dense.datasets.findings import INFO, Finding, kind
+from swin_dense.datasets.findings import INFO, Finding, kind, stop
 
 # Entries decoded before their numbers move into arrays: as many as stay in a core's own memory.
 CHUNK = 256
@@ -99,7 +99,7 @@ def read_columns(
         return _columns(_split(data, path), path, used, findings)
     except UnicodeDecodeError as error:
         text = f"the file is not UTF-8, as JSON has to be ({error}). Save it as UTF-8."
-        raise coco_json.stop(NOT_JSON, path, text) from error
+        raise stop(NOT_JSON, path, text) from error
     finally:
         if collecting:
             gc.enable()
@@ -124,7 +124,7 @@ def _split(data: Any, path: str | Path) -> dict[str, Any]:
             return lists
     except (ValueError, msgspec.MsgspecError) as error:
         if "truncated" in str(error):  # the slow parser would say the same, with much memory
-            raise coco_json.stop(NOT_JSON, path, coco_json.not_json(bytes(data), error)) from error
+            raise stop(NOT_JSON, path, coco_json.not_json(bytes(data), error)) from error
         # NaN, another format, or no JSON: the slow parser tells them apart
     return coco_json.require_format(coco_json.parse(bytes(data), path), path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from swin_dense.datasets.coco_json import is_id
@@ -175,15 +175,6 @@ class Tally:
                 ids = [entry["id"]] if is_id(entry.get("id")) else []
                 found.append(of.found(text, "Correct or remove them.", file, ids))
         return found
-
-
-def field_problems(what: str, entries: Iterable[Any]) -> list[str]:
-    """Return a line for each field that is absent or not what FIELDS states."""
-    tally, total = Tally(what), 0
-    for entry in entries:
-        tally.add(entry)
-        total += 1
-    return [finding.text for finding in tally.findings(total)]
 
 
 def short(value: object, length: int = 80) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from swin_dense.datasets.findings import ERROR, INFO, FoundError, Kind, kind
+from swin_dense.datasets.findings import ERROR, INFO, kind, stop
 from swin_dense.datasets.paths import require_file
 
 LISTS = ("images", "annotations", "categories")
@@ -60,12 +60,6 @@ def parse(data: bytes, path: str | Path) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise stop(NOT_JSON, path, not_json(data, error)) from error
-
-
-def stop(found: Kind, path: str | Path, text: str) -> FoundError:
-    """Return the error of a file of which nothing more can be said."""
-    finding = found.found(text, file=path)
-    return FoundError(f"{path}: {text} [{found.code}]", [finding])
 
 
 def require_format(content: object, path: str | Path, panoptic: bool = False) -> dict:

@@ -95,6 +95,12 @@ def kind(code: str, severity: str, rule: str, why: str) -> Kind:
     return KINDS[code]
 
 
+def stop(of: Kind, file: Any, text: str, fix: str = "", ids: Iterable[Any] = ()) -> FoundError:
+    """Return the error of a file of which nothing more can be said: "FILE: text fix [code]"."""
+    finding = of.found(text, fix, file, ids)
+    return FoundError(f"{file}: {finding.text} [{of.code}]", [finding])
+
+
 def refuse(file: Any, findings: Iterable[Finding]) -> None:
     """Raise one error with all that are errors, each with its code; return if none is.
 

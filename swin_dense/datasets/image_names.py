@@ -184,8 +184,8 @@ def _not_listed(top: Path, folders: _Folders, files: Iterable[str]) -> list[Find
     return [NOT_LISTED.found(what, "Name the file that lists them, if they belong in.", top, rest)]
 
 
-def image_problems(images: list, image_dir: Path, what: str = "images") -> list[str]:
-    """Return a line if files are not there by their exact name, with one listing of each folder.
+def absent_files(images: list, image_dir: Path, what: str = "images") -> list[Finding]:
+    """Return a finding if files are not there by their exact name, with one listing of each folder.
 
     Args:
         images: entries with a file_name.
@@ -194,7 +194,7 @@ def image_problems(images: list, image_dir: Path, what: str = "images") -> list[
     names = [image["file_name"] for image in images]
     folders = _Folders(Path(image_dir))
     absent = [names[i] for i in folders.lacking(names)]
-    return [f.text for f in _absent(Path(image_dir), names, absent, folders, what)]
+    return _absent(Path(image_dir), names, absent, folders, what)
 
 
 def _absent(

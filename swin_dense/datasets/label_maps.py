@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from swin_dense.datasets.images import DECODING_FAILED, SUFFIXES, image_size
+from swin_dense.datasets.findings import ERROR, FoundError, kind, stop
+from swin_dense.datasets.images import DECODING_FAILED, SUFFIXES
 from swin_dense.datasets.paths import first_names, require_file, require_folder
 from swin_dense.errors import InputError
 
@@ -28,6 +29,61 @@ IGNORE = 255  # the index of pixels that no loss and no score looks at; fixed by
 MOST_CLASSES = 255  # indices 0..254
 
 IGNORED = "(ignored)"
+
+UNREADABLE = kind(
+    "label-map-unreadable",
+    ERROR,
+    "A label map is a whole image.",
+    "The training stops when it comes to this file, maybe after hours.",
+)
+LOSSY = kind(
+    "label-map-lossy",
+    ERROR,
+    "A label map is stored without loss, as in PNG.",
+    "JPEG and WebP change the numbers at every border: pixels get classes they never had.",
+)
+COLOURS = kind(
+    "label-map-of-colours",
+    ERROR,
+    "A label map has one channel of whole numbers.",
+    "Which class a colour means cannot be told.",
+)
+VALUE_UNKNOWN = kind(
+    "label-value-unknown",
+    ERROR,
+    "Every value of a label map is that of a class, or ignored.",
+    "A class lost by an offset of one is the usual way to an IoU of 0.",
+)
+SIZE_DIFFERS = kind(
+    "label-map-size-differs",
+    ERROR,
+    "A label map has the size of its image.",
+    "Pixels would be learnt as what lies elsewhere.",
+)
+NO_FILES = kind(
+    "label-map-folder-without-files",
+    ERROR,
+    "Folders hold files with the suffixes of images and label maps.",
+    "There is nothing to pair.",
+)
+LABEL_MAP_ABSENT = kind(
+    "label-map-absent",
+    ERROR,
+    "Every image has a label map of its name.",
+    "What its pixels are cannot be told.",
+)
+IMAGE_OF_LABEL_ABSENT = kind(
+    "label-map-without-image",
+    ERROR,
+    "Every label map has an image of its name.",
+    "Names that differ by a suffix leave most of a set unpaired.",
+)
+NAME_TWICE = kind(
+    "label-map-name-twice",
+    ERROR,
+    "No two files of a folder have the same name up to the suffix.",
+    "Which of them belongs to the other folder's file cannot be told.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +160,7 @@ class LabelTable:
         if (index < 0).any():
             values, pixels = np.unique(raw[index < 0], return_counts=True)
             unknown = dict(zip(values.tolist(), pixels.tolist(), strict=True))
-            raise InputError(f"{name}: {self._explain(unknown, set(np.unique(raw).tolist()))}")
+            raise stop(VALUE_UNKNOWN, name, *self.explain(unknown, set(np.unique(raw).tolist())))
         return index.astype(np.uint8)
 
     def describe(self) -> str:
@@ -125,16 +181,20 @@ class LabelTable:
             slots[raw] = index
         return slots
 
-    def _explain(self, unknown: Mapping[int, int], found: set[int]) -> str:
-        """Say which values the table lacks (value: pixels), and what would mend it."""
+    def explain(self, unknown: Mapping[int, int], found: set[int]) -> tuple[str, str]:
+        """Say which values (value: pixels) the table lacks, and what would mend it.
+
+        Args:
+            found: all values of the files.
+        """
         counts = ", ".join(f"{v} ({n} pixels)" for v, n in list(unknown.items())[:8])
         more = f" and {len(unknown) - 8} more values" if len(unknown) > 8 else ""
         classes = sorted(self.raw_to_index)
         return (
             f"every value of a label map must be a class or ignored; not in the table: "
             f"{counts}{more}. The table has {len(self.classes)} classes with values {classes[0]} "
-            f"to {classes[-1]}, ignored: {list(self.ignore)}. {self._remedy(set(unknown), found)}"
-        )
+            f"to {classes[-1]}, ignored: {list(self.ignore)}."
+        ), self._remedy(set(unknown), found)
 
     def _remedy(self, unknown: set[int], found: set[int]) -> str:
         count = len(self.classes)
@@ -214,30 +274,30 @@ def read_label_map(path: str | Path) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
         image.load()
     except (UnidentifiedImageError, *DECODING_FAILED) as error:
-        raise InputError(
-            f"{path}: the label map is no image, cut off or damaged ({len(data)} bytes, {error}). "
-            "Copy or export it again."
-        ) from error
+        text = f"the label map is no image, cut off or damaged ({len(data)} bytes, {error})."
+        raise stop(UNREADABLE, path, text, "Copy or export it again.") from error
     if image.format in ("JPEG", "WEBP"):
-        raise InputError(
-            f"{path}: a label map must be stored without loss, {image.format} changes the numbers. "
-            "Export the label maps again as PNG."
-        )
+        text = f"a label map must be stored without loss, {image.format} changes the numbers."
+        raise stop(LOSSY, path, text, "Export the label maps again as PNG.")
     # "P" holds the numbers themselves; its palette is only for the eye.
     if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
         return np.array(image).astype(np.int32) // _grey_step(data, image)
-    kind = f"{image.mode}, {len(image.getbands())} channel(s)"
+    shape = f"{image.mode}, {len(image.getbands())} channel(s)"
     if image.mode == "RGB" and not np.ptp(np.array(image), axis=2).any():
         remedy = "All channels are equal: keep one of them, as with Pillow's convert('L')."
     else:
         remedy = "Convert colours to class numbers first, one number per colour."
-    raise InputError(f"{path}: a label map has one channel of whole numbers, got {kind}. {remedy}")
+    text = f"a label map has one channel of whole numbers, got {shape}."
+    raise stop(COLOURS, path, text, remedy)
 
 
 def _grey_step(data: bytes, image: Image.Image) -> int:
     """Pillow stretches grey PNGs of 2 and 4 bits to 0..255; the step between two raw values."""
     bits, colour = (data[24], data[25]) if image.format == "PNG" else (8, 0)
     return {2: 85, 4: 17}.get(bits, 1) if colour == 0 and image.mode == "L" else 1
+
+
+LONE_FIX = "Add or remove files, or state img_suffix and seg_map_suffix of the data set."
 
 
 def pair_files(
@@ -261,23 +321,25 @@ def pair_files(
     for folder, files, wanted in ((image_dir, images, suffixes), (label_dir, labels, label_suffix)):
         if not files:
             there = first_names(sorted(entry.name for entry in folder.iterdir())) or "nothing"
-            raise InputError(
-                f"{folder}: no file ends with {wanted}; it has {there}. Correct either, or state "
-                "img_suffix and seg_map_suffix of the data set."
-            )
+            text = f"no file ends with {wanted}; it has {there}."
+            fix = "Correct either, or state img_suffix and seg_map_suffix of the data set."
+            raise stop(NO_FILES, folder, text, fix)
     bare, unused = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
-    if bare or unused:
-        problems = []
-        if bare:
-            names = first_names([str(images[stem].name) for stem in bare])
-            problems.append(f"{len(bare)} of {len(images)} images have no label map: {names}")
-        if unused:
-            names = first_names([str(labels[stem].name) for stem in unused])
-            problems.append(f"{len(unused)} of {len(labels)} label maps have no image: {names}")
-        raise InputError(
+    lone = []
+    for of, stems, files, text in (
+        (LABEL_MAP_ABSENT, bare, images, "images have no label map"),
+        (IMAGE_OF_LABEL_ABSENT, unused, labels, "label maps have no image"),
+    ):
+        if stems:
+            names = [str(files[stem].name) for stem in stems]
+            what = f"{len(stems)} of {len(files)} {text}: {first_names(names)}"
+            lone.append(of.found(f"{what}.", LONE_FIX, image_dir, names))
+    if lone:
+        raise FoundError(
             f"{image_dir} and {label_dir}: an image and its label map have the same name up to the "
-            f"suffix ({' '.join(suffixes)}; {label_suffix}). {'; '.join(problems)}. Add or remove "
-            "files, or state img_suffix and seg_map_suffix of the data set."
+            f"suffix ({' '.join(suffixes)}; {label_suffix}). "
+            f"{' '.join(f'{f.what} [{f.kind.code}]' for f in lone)} {LONE_FIX}",
+            lone,
         )
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
@@ -298,10 +360,12 @@ def choose_pairs(
     names = [name.strip() for name in names if name.strip()]
     absent = [name for name in names if name not in by_name]
     if absent:
-        raise InputError(
-            f"{names_file}: {len(absent)} of {len(names)} names have no image and label map in "
-            f"{label_dir}: {first_names(absent)}. Bring the files back, or divide the set anew."
+        text = (
+            f"{len(absent)} of {len(names)} names have no image and label map in {label_dir}: "
+            f"{first_names(absent)}."
         )
+        fix = "Bring the files back, or divide the set anew."
+        raise stop(LABEL_MAP_ABSENT, names_file, text, fix, absent)
     return [by_name[name] for name in names]
 
 
@@ -317,86 +381,13 @@ def _by_stem(
                 continue
             stem = path.relative_to(folder).as_posix()[: -max(map(len, ends))]
             if stem in found:
-                raise InputError(
-                    f"{folder}: {found[stem].name} and {name} have the same name up to the suffix, "
-                    "so neither can be paired. Keep one of them."
+                text = (
+                    f"{found[stem].name} and {name} have the same name up to the suffix, so "
+                    "neither can be paired."
                 )
+                raise stop(NAME_TWICE, folder, text, "Keep one of them.", [found[stem].name, name])
             found[stem] = path
     return found
-
-
-@dataclasses.dataclass
-class Summary:
-    """What a look at some of the label maps found."""
-
-    pairs: int
-    looked_at: int
-    table: LabelTable
-    shares: dict[str, float]  # class -> share of all pixels looked at
-    ignored: float  # share of pixels
-    never: list[str]  # classes without a pixel
-    warnings: list[str]
-    sizes: set[tuple[int, ...]] = dataclasses.field(
-        default_factory=set
-    )  # (h, w) of those looked at
-
-    def describe(self, table: bool = True) -> str:
-        """Return as text the count looked at, the table with each class's share, the warnings."""
-        lines = [f"{self.pairs} images with label maps, {self.looked_at} of them looked at"]
-        shares = {**self.shares, IGNORED: self.ignored}
-        for i, row in enumerate(self.table.describe().splitlines() if table else ()):
-            name = row.split(maxsplit=2)[-1]
-            seen = "pixels" if i == 0 else f"{shares.pop(name):.2%}" if name in shares else ""
-            lines.append(f"{row:<40} {seen:>8}".rstrip())
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
-
-
-def check(
-    image_dir: str | Path,
-    label_dir: str | Path,
-    table: LabelTable,
-    sample: int = 50,
-    image_suffixes: str | tuple[str, ...] = SUFFIXES,
-    label_suffix: str = ".png",
-) -> Summary:
-    """Pair all files; read up to `sample` label maps, evenly spaced; compare with the table."""
-    pairs = pair_files(image_dir, label_dir, image_suffixes, label_suffix)
-    return check_pairs(pairs, label_dir, table, sample)
-
-
-def check_pairs(
-    pairs: Sequence[tuple[Path, Path]], label_dir: str | Path, table: LabelTable, sample: int = 50
-) -> Summary:
-    """Read up to `sample` label maps of images, evenly spaced; compare with the table.
-
-    Args:
-        label_dir: what messages call the set.
-    """
-    count = min(sample, len(pairs))
-    chosen = [pairs[i * len(pairs) // count] for i in range(count)]
-    pixels: collections.Counter = collections.Counter()  # per raw value
-    first_file: dict[int, Path] = {}
-    sizes = set()
-    for image, label in chosen:
-        raw = read_label_map(label)
-        require_same_size(image, image_size(image), label, raw.shape)
-        sizes.add(raw.shape)
-        values, counts = np.unique(raw, return_counts=True)
-        for value, number in zip(values.tolist(), counts.tolist(), strict=True):
-            pixels[value] += number
-            first_file.setdefault(value, label)
-    index_of = table.raw_to_index
-    unknown = {v: pixels[v] for v in sorted(pixels) if v not in index_of and v not in table.ignore}
-    if unknown:
-        raise InputError(
-            f"{label_dir} ({count} of {len(pairs)} label maps looked at, {min(unknown)} first in "
-            f"{first_file[min(unknown)].name}): {table._explain(unknown, set(pixels))}"
-        )
-    if set(pixels) == {0, 255} and 255 in table.ignore and len(table.classes) == 2:
-        raise InputError(f"{label_dir} ({count} label maps looked at): {BINARY_REMEDY}")
-    summary = _summarise(pixels, table, len(pairs), count)
-    summary.sizes = sizes
-    return summary
 
 
 def require_same_size(
@@ -408,22 +399,8 @@ def require_same_size(
     turned = ""
     if tuple(image_hw[::-1]) == tuple(label_hw):
         turned = " The image may carry an orientation tag that the label map was made without."
-    raise InputError(
-        f"{label}: a label map has the size of its image; it is {label_hw[1]}x{label_hw[0]}, "
-        f"{image} is {image_hw[1]}x{image_hw[0]} (width x height).{turned} Export it again."
+    text = (
+        f"a label map has the size of its image; it is {label_hw[1]}x{label_hw[0]}, "
+        f"{image} is {image_hw[1]}x{image_hw[0]} (width x height).{turned}"
     )
-
-
-def _summarise(pixels: collections.Counter, table: LabelTable, pairs: int, count: int) -> Summary:
-    total = sum(pixels.values())
-    shares = dict.fromkeys(table.classes, 0.0)
-    for raw, index in table.raw_to_index.items():
-        shares[table.classes[index]] += pixels[raw] / total
-    ignored = sum(pixels[raw] for raw in table.ignore) / total
-    never = [name for name, share in shares.items() if not share]
-    warnings = []
-    if never:
-        warnings.append(f"classes without a pixel in {count} label maps: {first_names(never, 10)}")
-    if ignored > 0.5:
-        warnings.append(f"{ignored:.0%} of the pixels are ignored: look at the label table")
-    return Summary(pairs, count, table, shares, ignored, never, warnings)
+    raise stop(SIZE_DIFFERS, label, text, "Export it again.")

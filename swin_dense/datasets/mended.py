@@ -1,14 +1,20 @@
-"""A corrected copy of a COCO set: what reading repairs, written down, and nothing in place."""
+"""A corrected copy of a set: what is repaired whose meaning is certain, and nothing in place."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from swin_dense.datasets import image_names
 from swin_dense.datasets.coco_file import open_coco
+from swin_dense.datasets.label_maps import IGNORE, LabelTable, read_label_map
 from swin_dense.errors import InputError
 
 CHANGES = "changes.json"
@@ -30,11 +36,11 @@ def write(files: Mapping[str, tuple[Path, Path]], out: Path) -> list[str]:
         InputError: it holds something, or a file cannot be read.
     """
     if not files:
-        raise InputError("`fix` writes COCO instance annotations anew; this config has none.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: `fix` writes into an empty folder; this is none. Name another.")
+        raise InputError(
+            "`fix` writes COCO instance annotations and label maps anew; this config has none."
+        )
     lines, changes = [], {}
-    (out / "annotations").mkdir(parents=True, exist_ok=True)
+    _make_empty(out, "annotations")
     for split, (file, folder) in files.items():
         coco = open_coco(file)
         content = coco.as_dict()
@@ -45,9 +51,7 @@ def write(files: Mapping[str, tuple[Path, Path]], out: Path) -> list[str]:
             row["id"] = number
         place = out / "annotations" / f"instances_{split}.json"
         place.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        images = out / "images" / split
-        images.parent.mkdir(exist_ok=True)
-        os.symlink(folder.resolve(), images)
+        images = _link(folder, out, split)
         findings = [*coco.findings, *names.findings]
         changes[split] = {
             "from": str(file),
@@ -56,5 +60,82 @@ def write(files: Mapping[str, tuple[Path, Path]], out: Path) -> list[str]:
             "found": [finding.as_dict() for finding in findings],
         }
         lines.append(f"{place}: {len(content['annotations'])} objects; images linked as {images}")
-    (out / CHANGES).write_text(json.dumps(changes, indent=2, ensure_ascii=False, default=str))
-    return [*lines, f"what was changed: {out / CHANGES}"]
+    return [*lines, _write_changes(changes, out)]
+
+
+def write_label_maps(
+    sets: Mapping[str, tuple[Sequence[tuple[Path, Path]], Path, Path, LabelTable]], out: Path
+) -> list[str]:
+    """Write each split's label maps, repaired, and links to its images; return lines to print.
+
+    Repaired are three equal channels, of which one is kept, and in a set of two classes the values
+    0 and 255, which become 0 and 1. All other files are copied as they are.
+
+    Args:
+        sets: split -> image and label map of each pair, the folders of both, the table.
+        out: a folder that is empty or not there.
+
+    Raises:
+        InputError: it holds something.
+    """
+    lines, changes = [], {}
+    _make_empty(out, "label_maps")
+    for split, (pairs, image_dir, label_dir, table) in sets.items():
+        maps = {label: _raw(label) for _, label in pairs}
+        readable = [raw for raw, _ in maps.values() if raw is not None]
+        values = set().union(*(np.unique(raw).tolist() for raw in readable)) if readable else set()
+        binary = values == {0, IGNORE} and len(table.classes) == 2 and IGNORE in table.ignore
+        changed: dict[str, list[str]] = {}
+        for label, (raw, repairs) in maps.items():
+            name = label.relative_to(label_dir)
+            target = out / "label_maps" / split / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if raw is not None and binary and IGNORE in raw:
+                raw, repairs = np.where(raw == IGNORE, 1, raw), [*repairs, "255 became 1"]
+            if raw is not None and repairs:
+                Image.fromarray(raw.astype(np.uint8)).save(target.with_suffix(".png"))
+                changed[name.as_posix()] = repairs
+            else:
+                shutil.copyfile(label, target)
+        images = _link(image_dir, out, split)
+        changes[split] = {"from": str(label_dir), "label_maps": len(maps), "changed": changed}
+        where = out / "label_maps" / split
+        lines.append(f"{where}: {len(changed)} of {len(maps)} changed; images linked as {images}")
+    names = next(iter(sets.values()))[3]
+    if names.values is None and names.first_value == 0:
+        (out / "classes.txt").write_text("".join(f"{n}\n" for n in names.classes), "utf-8")
+    return [*lines, _write_changes(changes, out)]
+
+
+def _raw(label: Path) -> tuple[np.ndarray | None, list[str]]:
+    """Read a label map, with what had to be repaired for that; None for one to copy as it is."""
+    try:
+        return read_label_map(label), []
+    except InputError:
+        pass
+    with contextlib.suppress(OSError), Image.open(label) as image:
+        if image.format not in ("JPEG", "WEBP") and image.mode == "RGB":
+            channels = np.array(image)
+            if not np.ptp(channels, axis=2).any():
+                return channels[..., 0], ["one of three equal channels is kept"]
+    return None, []
+
+
+def _make_empty(out: Path, inside: str) -> None:
+    """Make a folder and one inside, where there is nothing yet."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: `fix` writes into an empty folder; this is none. Name another.")
+    (out / inside).mkdir(parents=True, exist_ok=True)
+
+
+def _link(folder: Path, out: Path, split: str) -> Path:
+    images = out / "images" / split
+    images.parent.mkdir(exist_ok=True)
+    os.symlink(folder.resolve(), images)
+    return images
+
+
+def _write_changes(changes: dict, out: Path) -> str:
+    text = json.dumps(changes, indent=2, ensure_ascii=False, default=str)
+    (out / CHANGES).write_text(text, encoding="utf-8")
+    return f"what was changed: {out / CHANGES}"

@@ -18,7 +18,14 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from swin_dense.datasets import coco_layout, coco_panoptic, label_maps, layouts, splits
+from swin_dense.datasets import (
+    coco_layout,
+    label_map_sets,
+    label_maps,
+    layouts,
+    panoptic_sets,
+    splits,
+)
 from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError
 from swin_dense.preparation import sources
@@ -368,7 +375,7 @@ def _check(work: Path, gathered: Gathered, kind: str, options: Options, say: Say
             table = label_maps.read_classes_file(work / "classes.txt")
     for part, split in layout.items():
         if table is not None:
-            summary = label_maps.check(work / split.images, work / split.labels, table)
+            summary = label_map_sets.check(work / split.images, work / split.labels, table)
             said = summary.describe(table=part == "train")
             say(f"{part}: {said if gathered.table else said.splitlines()[0]}")
         else:
@@ -377,4 +384,4 @@ def _check(work: Path, gathered: Gathered, kind: str, options: Options, say: Say
             say(f"{part}: {said}")
         panoptic = work / split.labels.replace("instances_", "panoptic_")
         if not maps and panoptic.is_file() and "instances_" in split.labels:
-            coco_panoptic.check(panoptic, work / split.images, panoptic.with_suffix(""))
+            panoptic_sets.check(panoptic, work / split.images, panoptic.with_suffix(""))

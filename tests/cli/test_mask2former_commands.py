@@ -190,9 +190,9 @@ def test_categories_without_isthing(capsys, tmp_path, broken):
 
 def test_a_png_that_changes_after_the_check(capsys, tmp_path, broken, monkeypatch):
     """The check looks at some; the loader finds the rest."""
-    from swin_dense.datasets import coco_panoptic
+    from swin_dense.datasets import panoptic_sets
 
-    monkeypatch.setattr(coco_panoptic, "_png_problems", lambda samples: [])
+    monkeypatch.setattr(panoptic_sets, "_png_findings", lambda samples, folder: [])
     for path in (broken / "annotations/panoptic_train").iterdir():
         Image.fromarray(np.asarray(Image.open(path)) + np.uint8(1)).save(path)
     text = refused(capsys, "panoptic", broken, tmp_path / "work", "--no-val")

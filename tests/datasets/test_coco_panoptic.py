@@ -10,12 +10,14 @@ from PIL import Image
 from swin_dense.datasets import shapes
 from swin_dense.datasets.coco_panoptic import (
     Classes,
-    check,
     labels_to_learn,
     read_classes,
     read_samples,
     read_segments,
 )
+from swin_dense.datasets.findings import FoundError
+from swin_dense.datasets.label_maps import MOST_CLASSES
+from swin_dense.datasets.panoptic_sets import check, examine
 from swin_dense.errors import InputError, MissingInputError
 
 SEA, DOG, PACK = 5, 300, 70000 + 2 * 65536  # ids whose red, green and blue parts all count
@@ -254,6 +256,66 @@ def test_sizes_that_disagree(place):
 )
 def test_one_mistake_one_message(place, edit, message):
     assert message in refused(place, edit)
+
+
+def test_each_mistake_has_its_code(place):
+    """The doctor's look at a set: one case of each kind, its ids, and what lies beside it."""
+
+    def found(edit, **options):
+        content = copy.deepcopy(GOOD)
+        edit(content)
+        _, findings = examine(place(content), place.images, place.segments, **options)
+        return {f.kind.code: f.ids for f in findings}
+
+    def first(content):
+        return content["annotations"][0]["segments_info"]
+
+    never = {"class-without-object": ("cat",)}
+    assert found(lambda c: None) == never
+    for edit, code, ids in (
+        (lambda c: c["images"][0].update(id=2), "image-id-twice", (2,)),
+        (lambda c: c["annotations"][0].update(image_id=1), "image-annotated-twice", (1,)),
+        (lambda c: c["annotations"][0].update(image_id=8), "image-id-unknown", (8,)),
+        (lambda c: first(c)[0].update(category_id=8), "category-id-unknown", (8,)),
+        (lambda c: c["annotations"][1].update(file_name="x.png"), "image-absent", ("x.png",)),
+        (lambda c: c["annotations"][1].pop("file_name"), "field-absent", ()),
+        (lambda c: first(c)[0].update(id=0), "field-wrong", (0,)),
+    ):
+        assert found(edit).get(code) == ids, code
+    sizes = found(lambda c: c["images"][0].update(width=7, height=9))
+    assert sizes == {"panoptic-size-differs": (f"{GOOD['annotations'][1]['file_name']}",)} | never
+    doubled = found(lambda c: c["annotations"][1]["segments_info"][0].update(id=PACK))
+    assert doubled.keys() == {"segment-listed-twice"}
+    assert found(lambda c: None, min_side=8).keys() >= {"nothing-to-train-on", "image-too-small"}
+    assert "image-without-object" in found(lambda c: c["annotations"].pop(0))
+    data = (place.segments / "one.png").read_bytes()
+    (place.segments / "one.png").write_bytes(data[:50])
+    Image.new("L", (9, 7)).save(place.segments / "two.png")
+    assert found(lambda c: None) == never | {
+        "panoptic-png-unreadable": ("one.png",),
+        "panoptic-png-of-another-kind": ("two.png",),
+    }
+    (place.segments / "one.png").write_bytes(data)
+    store(place.segments / "two.png", np.full((7, 9), 77))
+    (place.images / "one.jpg").write_bytes(b"nothing")
+    assert found(lambda c: None) == never | {
+        "segment-not-listed": ("two.png",),
+        "panoptic-image-unusable": ("one.png",),
+    }
+
+
+def test_classes_that_cannot_be_used_have_a_code(place):
+    content = copy.deepcopy(GOOD)
+    for wanted, code in ((("cow",), "classes-do-not-match"), (None, "isthing-absent")):
+        with pytest.raises(FoundError) as caught:
+            read_classes(place(content), wanted)
+        assert [f.kind.code for f in caught.value.findings] == [code]
+        content["categories"][1].pop("isthing", None)
+    content["categories"] = [
+        {"id": i, "name": f"c{i}", "isthing": 1} for i in range(1, MOST_CLASSES + 2)
+    ]
+    with pytest.raises(FoundError, match=r"at most 255 classes.*\[classes-too-many\]"):
+        read_classes(place(content))
 
 
 def test_nothing_to_train_on(place):

@@ -12,8 +12,6 @@ from PIL import Image
 
 from swin_dense.datasets.label_maps import (
     LabelTable,
-    check,
-    check_pairs,
     pair_files,
     read_classes_file,
     read_label_map,
@@ -273,100 +271,3 @@ def test_files_without_partner(folders):
         pair_files(images, labels)
     with pytest.raises(MissingInputError, match=r"Did you mean 'labels'"):
         pair_files(images, labels.with_name("label"))
-
-
-def test_shares(folders):
-    raws = {"a": [[0, 0, 1, 255]], "b": [[0, 0, 0, 0]]}
-    images, labels = folders(
-        {f"{k}.jpg": v for k, v in raws.items()}, {f"{k}.png": v for k, v in raws.items()}
-    )
-    summary = check(images, labels, LabelTable(("road", "sky", "car")))
-    assert summary.shares == {"road": 0.75, "sky": 0.125, "car": 0}
-    assert (summary.ignored, summary.pairs, summary.looked_at) == (0.125, 2, 2)
-    assert summary.never == ["car"]
-    assert "warning: classes without a pixel in 2 label maps: car" in summary.describe()
-    assert "75.00%" in summary.describe()
-    merged = LabelTable(("ground",), {0: 0, 1: 0})
-    assert check(images, labels, merged).shares == {"ground": 0.875}
-
-
-def test_sample_is_spread_evenly(folders):
-    raws = {f"{i:02d}": [[i]] for i in range(20)}
-    images, labels = folders(
-        {f"{k}.jpg": v for k, v in raws.items()}, {f"{k}.png": v for k, v in raws.items()}
-    )
-    summary = check(images, labels, LabelTable(tuple(map(str, range(20)))), sample=5)
-    assert [name for name, share in summary.shares.items() if share] == ["0", "4", "8", "12", "16"]
-
-
-def test_check_names_values_and_files(folders):
-    images, labels = folders({"a.jpg": [[0]], "b.jpg": [[0]]}, {"a.png": [[0]], "b.png": [[9]]})
-    message = r"2 of 2 label maps looked at, 9 first in b\.png.*9 \(1 pixels\)"
-    with pytest.raises(InputError, match=message):
-        check(images, labels, LabelTable(("a", "b")))
-
-
-def test_check_of_pairs_somebody_else_made(folders):
-    images, labels = folders(
-        {"a.jpg": [[0]], "b.jpg": [[0]]}, {"a.png": [[1]], "b.png": [[7]], "more.png": [[9]]}
-    )
-    pairs = [(images / f"{name}.jpg", labels / f"{name}.png") for name in "ab"]
-    table = LabelTable(("x", "y"))
-    assert check_pairs(pairs[:1], labels, table).shares == {"x": 0, "y": 1}
-    message = r"^a name \(2 of 2 label maps looked at, 7 first in b\.png\)"
-    with pytest.raises(InputError, match=message):
-        check_pairs(pairs, "a name", table)
-
-
-def test_binary_masks_are_recognised(folders):
-    images, labels = folders({"a.jpg": [[0, 9]]}, {"a.png": [[0, 255]]})
-    with pytest.raises(InputError, match=r"255 would be ignored: say values=\{0: 0, 255: 1\}"):
-        check(images, labels, LabelTable(("ground", "thing")))
-    mapped = LabelTable(("ground", "thing"), {0: 0, 255: 1}, ignore=())
-    assert check(images, labels, mapped).shares == {"ground": 0.5, "thing": 0.5}
-
-
-def test_sizes_must_agree(folders):
-    images, labels = folders({"a.jpg": RAW}, {"a.png": RAW.T})
-    message = r"a\.png: .* 2x4, .*a\.jpg is 4x2 \(width x height\)\. The image may carry"
-    with pytest.raises(InputError, match=message):
-        check(images, labels, LabelTable(tuple("abcd")))
-
-
-def test_image_lies_turned(folders):
-    images, labels = folders({}, {"a.png": RAW.T})
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(RAW).save(images / "a.jpg", exif=exif)
-    assert check(images, labels, LabelTable(tuple("abcd"))).looked_at == 1
-
-
-def test_real_street_scenes(real_data):
-    root = real_data("camvid")
-    names = (
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign",
-        "fence",
-        "car",
-        "p",
-        "b",
-    )
-    folders = root / "images" / "train", root / "annotations" / "train"
-    summary = check(*folders, LabelTable(names, ignore=(11,)))
-    assert (summary.pairs, summary.looked_at, summary.never) == (367, 50, [])
-    assert sum(summary.shares.values()) + summary.ignored == pytest.approx(1)
-    with pytest.raises(InputError, match=r"not in the table: 11 "):
-        check(*folders, LabelTable(names))
-
-
-def test_real_ade(real_data):
-    root = real_data("ade_sample")
-    table = LabelTable(tuple(map(str, range(1, 151))), first_value=1, ignore=(0,))
-    summary = check(root / "images" / "validation", root / "annotations" / "validation", table)
-    assert summary.pairs == 3
-    assert 0 < summary.ignored < 0.5

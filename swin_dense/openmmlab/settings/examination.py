@@ -11,7 +11,14 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from swin_dense.datasets import coco_layout, coco_panoptic, image_files, label_maps
+from swin_dense.datasets import (
+    coco_layout,
+    coco_panoptic,
+    image_files,
+    label_map_sets,
+    mended,
+    panoptic_sets,
+)
 from swin_dense.datasets.coco_file import open_coco
 from swin_dense.datasets.findings import ERROR, Finding, FoundError, kind
 from swin_dense.datasets.image_files import ImageFile
@@ -102,9 +109,10 @@ def _of_split(
     file, folder = location(dataset, "ann_file"), location(dataset, "img")
     if task is Task.PANOPTIC:
         where = location(dataset, "seg")
-        whole = coco_panoptic.check(file, folder, where, names, names is not None, least, 10**9)
-        samples = coco_panoptic.read_samples(file, folder, where, whole.classes)
-        return [], [ImageFile(Path(s["img_path"]), (s["height"], s["width"])) for s in samples]
+        whole, found = panoptic_sets.examine(file, folder, where, names, names is not None, least)
+        samples = whole and coco_panoptic.read_samples(file, folder, where, whole.classes)
+        sized = [ImageFile(Path(s["img_path"]), (s["height"], s["width"])) for s in samples or ()]
+        return found, sized
     lacking: list[Finding] = []
     subset = names is not None
     if first is not None:
@@ -124,9 +132,22 @@ def _of_split(
     return [*found, *lacking], images
 
 
+def mend(config: Config, splits: tuple[str, ...], out: Path) -> list[str]:
+    """Write a corrected copy of a config's data, which `examine` completed; see `mended`."""
+    if Task.of(config) is not Task.SEMANTIC:
+        return mended.write(places.files_of(config, splits), out)
+    sets = {}
+    for split, dataset in zip(splits, datasets_of(config, splits), strict=True):
+        built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
+        folders = location(dataset, "img_path"), location(dataset, "seg_map_path")
+        sets[split] = (built.pairs(), *folders, built.label_table)
+    return mended.write_label_maps(sets, out)
+
+
 def _label_maps(dataset: ConfigDict) -> tuple[list[Finding], list[ImageFile]]:
     built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
     pairs = built.pairs()
     folder = location(dataset, "seg_map_path")
-    label_maps.check_pairs(pairs, folder, built.label_table, len(pairs))
-    return [], [ImageFile(image) for image, _ in pairs]
+    _, found = label_map_sets.examine(pairs, folder, built.label_table)
+    found += label_map_sets.one_class(built.label_table, folder)
+    return found, [ImageFile(image) for image, _ in pairs]

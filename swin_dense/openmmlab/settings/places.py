@@ -8,8 +8,16 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from swin_dense.datasets import coco_layout, coco_panoptic, label_maps, layouts, shapes
-from swin_dense.datasets.findings import Finding
+from swin_dense.datasets import (
+    coco_layout,
+    coco_panoptic,
+    label_map_sets,
+    label_maps,
+    layouts,
+    panoptic_sets,
+    shapes,
+)
+from swin_dense.datasets.findings import Finding, refuse
 from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.openmmlab.data.datasets import location
@@ -281,7 +289,7 @@ def _complete_semantic_maps(config: Config, dataset: ConfigDict, files: tuple[st
         dataset["semantic_classes"] = head["num_classes"]
         what += f" for a semantic_head of num_classes={head['num_classes']} (a value each)"
     table = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True)).label_table
-    looked_at = label_maps.check_pairs(pairs, what, table).looked_at
+    looked_at = label_map_sets.check_pairs(pairs, what, table).looked_at
     return f"{folder}: {len(pairs)} label maps, {looked_at} of them looked at"
 
 
@@ -295,7 +303,7 @@ def _complete_segments(
     classes = coco_panoptic.read_classes(location(datasets[0], "ann_file"), names)
     lines = []
     for split, dataset in zip(splits, datasets, strict=True):
-        summary = coco_panoptic.check(
+        summary = panoptic_sets.check(
             location(dataset, "ann_file"),
             location(dataset, "img"),
             location(dataset, "seg"),
@@ -335,13 +343,8 @@ def _complete_label_maps(
         built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
         set_classes(config, built.metainfo["classes"])
         folder, pairs = location(dataset, "seg_map_path"), built.pairs()
-        if len(built.label_table.classes) == 1:
-            raise InputError(
-                f"{folder}: one class alone, {built.label_table.classes[0]!r}, and all else is "
-                "ignored: a softmax over one map has loss 0, nothing is learnt. Give the rest a "
-                "value that is not ignored, and name it too, as in background."
-            )
-        summary = label_maps.check_pairs(pairs, folder, built.label_table)
+        refuse(folder, label_map_sets.one_class(built.label_table, folder))
+        summary = label_map_sets.check_pairs(pairs, folder, built.label_table)
         lines.append(f"{split}: {summary.describe(table=split == splits[0])}")
         loader = config[LOADERS[split]]
         if split != "train" and loader.get("batch_size", 1) > 1 and len(summary.sizes) > 1:

@@ -14,7 +14,7 @@ import numpy as np
 from mmengine.config import Config
 
 from swin_dense.checkpoints import files
-from swin_dense.datasets import coco_json, coco_layout, coco_panoptic, label_maps, layouts, splits
+from swin_dense.datasets import coco_json, coco_layout, label_maps, layouts, panoptic_sets, splits
 from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.settings.sections import LOADERS, datasets_of
@@ -155,7 +155,7 @@ def _divide_entries(
     """Write an annotation file for each part; return the images in each, and warnings."""
     path, images = root / whole.labels, root / whole.images
     if task is Task.PANOPTIC:
-        coco_panoptic.check(path, images, root / whole.segments)
+        panoptic_sets.check(path, images, root / whole.segments)
     else:
         coco_layout.check(path, images)
     content = coco_json.load(path, panoptic=task is Task.PANOPTIC)

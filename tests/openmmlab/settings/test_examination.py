@@ -331,3 +331,32 @@ def test_a_repaired_copy(loaded, root, tmp_path):
     assert "byte-order-mark" in {row["code"] for row in changes["train"]["found"]}
     with pytest.raises(InputError, match="empty folder"):
         mended.write(places.files_of(config, ("train",)), out)
+
+
+def test_a_repaired_copy_of_label_maps(tmp_path):
+    root = tmp_path / "set"
+    for split, names in (("train", "abc"), ("val", "de")):
+        for place in ("images", "label_maps"):
+            (root / place / split).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (40, 33), (9, 80, ord(name))).save(root / f"images/{split}/{name}.jpg")
+            raw = np.zeros((33, 40), np.uint8)
+            raw[5:9] = 255
+            channels = np.stack([raw] * 3, 2) if name in "bd" else raw
+            Image.fromarray(channels).save(root / f"label_maps/{split}/{name}.png")
+    (root / "classes.txt").write_text("ground\nroad\n")
+    config = configs.load("configs/upernet_swin_nano.py", None, lambda line: None)
+    found = {f.kind.code for f in examination.examine(config, data_root=str(root))}
+    assert found >= {"label-map-of-colours", "label-values-0-and-255"}
+    lines = examination.mend(config, ("train", "val"), tmp_path / "out")
+    assert "3 of 3 changed" in lines[0]
+    again = configs.load("configs/upernet_swin_nano.py", None, lambda line: None)
+    found = examination.examine(again, data_root=str(tmp_path / "out"))
+    assert not [f.text for f in found if f.severity == "error"]
+    values = np.unique(np.array(Image.open(tmp_path / "out/label_maps/train/b.png")))
+    assert values.tolist() == [0, 1]
+    changes = json.loads((tmp_path / "out/changes.json").read_text())
+    assert changes["train"]["changed"]["b.png"] == [
+        "one of three equal channels is kept",
+        "255 became 1",
+    ]

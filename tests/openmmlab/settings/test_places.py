@@ -289,7 +289,7 @@ def test_a_label_map_with_more_values_than_the_head(copied):
     labels = np.array(Image.open(path))
     labels[4, 5:7] = 183
     Image.fromarray(labels).save(path)
-    text = r"label_maps/train for a semantic_head of num_classes=183 .*183 first in 000003\.png"
+    text = r"label_maps/train for a semantic_head of num_classes=183 .*\n.*183 first in 000003\.png"
     with pytest.raises(InputError, match=text + r".* 183 \(2 pixels\)"):
         places.complete_data(htc(), data_root=str(copied))
     config = htc()
