@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from swin_dense.cli import options
 from swin_dense.cli.command import command, first_process, work_dir
+from swin_dense.errors import InputError
 from swin_dense.report import tables
 from swin_dense.task import Task
 
@@ -49,7 +50,13 @@ def _test(asked: argparse.Namespace) -> None:
         say=lambda line: print(line) if first_process() else None,
     )
     name = asked.config or config.filename or checkpoint.path
-    folder = Path(asked.work_dir or f"work_dirs/{Path(name).stem}/test")
+    if "load_from" in (asked.cfg_options or {}):
+        raise InputError(
+            "load_from says what a training starts from; what is tested is the second argument. "
+            "Leave load_from out."
+        )
+    stated = (asked.cfg_options or {}).get("work_dir")
+    folder = Path(asked.work_dir or stated or f"work_dirs/{Path(name).stem}/test")
     config.work_dir, config.launcher = str(folder), asked.launcher
     out = Path(asked.out) if asked.out else folder / "metrics.json"
     files.require_place(folder, "--work-dir")

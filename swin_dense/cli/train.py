@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     options.add_allow_missing(parser)
     parser.add_argument("--amp", choices=["bf16", "fp16"], help="mixed precision")
     parser.add_argument(
-        "--seed", type=options.natural, default=0, help="of weights and data order (0)"
+        "--seed", type=options.natural, help="of weights and data order (the config's, else 0)"
     )
     parser.add_argument(
         "--max-iters", type=int, metavar="N", help="train N iterations, the schedule scaled to it"
@@ -85,12 +85,15 @@ def _train(asked: argparse.Namespace) -> None:
         asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"
     )
     config.launcher = asked.launcher
-    config.randomness = dict(config.get("randomness") or {}, seed=asked.seed)
+    randomness = dict(config.get("randomness") or {})
+    if asked.seed is not None or randomness.get("seed") is None:
+        randomness["seed"] = asked.seed or 0
+    config.randomness = randomness
     files.require_place(config.work_dir, "--work-dir")
     splits = ("train",) if asked.no_val else ("train", "val")
     resumed = Path(asked.resume).parent if asked.resume not in (None, "latest") else None
     share = whole_sets.Share(
-        asked.val_share, asked.seed, Path(config.work_dir),
+        asked.val_share, randomness["seed"], Path(config.work_dir),
         resumed or (Path(config.work_dir) if asked.resume else None),
     )  # fmt: skip
     for line in places.complete_data(

@@ -50,6 +50,9 @@ def curves(label: str, across: Axis, up: Axis, lines: Sequence[Curve], ideal: bo
             f'<polyline fill="none" stroke="var(--c{i % 6})" stroke-width="2" points="{points}">'
             f"<title>{text(line.name)}</title></polyline>"
         )
+        if points.count(",") == 1:  # a line through one point cannot be seen
+            at = 'cx="{}" cy="{}"'.format(*points.split(","))
+            parts.append(f'<circle {at} r="3" fill="var(--c{i % 6})"/>')
     return _svg(label, parts)
 
 

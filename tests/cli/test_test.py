@@ -79,6 +79,13 @@ def test_a_report_and_its_comparison(trained, small_shapes, tmp_path, capsys):
     assert "holds no records.npz" in capsys.readouterr().err
 
 
+def test_options_of_a_training_are_not_dropped(trained, small_shapes, tmp_path, capsys):
+    _, config, work = trained
+    words = [str(config), str(work / "iter_8.pth"), "--data-root", str(small_shapes.root)]
+    assert test.main([*words, "--cfg-options", "load_from=other.pth"]) == 2
+    assert "what is tested is the second argument" in capsys.readouterr().err
+
+
 def test_weights_that_carry_no_config(capsys):
     demo = ROOT / "demo/weights/upernet_swin_nano.safetensors"
     assert test.main([str(demo)]) == 2

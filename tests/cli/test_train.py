@@ -259,6 +259,22 @@ def test_a_run_is_extended_along_the_schedule_of_the_longer_one(
     assert rates == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_seed_is_the_option_s_else_the_config_s(small_shapes, tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        "swin_dense.openmmlab.settings.fits.require_pixels",
+        lambda config, splits: seeds.append(config.randomness["seed"]) or 1 / 0,
+    )
+    words = [str(CONFIGS["segmentation"]), "--data-root", str(small_shapes.root)]
+    words += ["--work-dir", str(tmp_path)]
+    for more in ([], ["--cfg-options", "randomness.seed=3"], ["--seed", "5"]):
+        with pytest.raises(ZeroDivisionError):
+            train.main([*words, *more])
+    with pytest.raises(ZeroDivisionError):
+        train.main([*words, "--seed", "0", "--cfg-options", "randomness.seed=3"])
+    assert seeds == [0, 3, 5, 0]
+
+
 def test_only_a_resumed_run_is_extended(capsys):
     assert train.main([str(CONFIGS["segmentation"]), "--data", "shapes", "--extend"]) == 2
     assert "name its checkpoint with --resume" in capsys.readouterr().err

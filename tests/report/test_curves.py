@@ -47,13 +47,15 @@ def test_an_evaluation_of_epochs_stands_at_the_last_iteration_of_its_epoch(tmp_p
 
 
 def test_picture_and_page(tmp_path):
-    log(tmp_path, "a", [trained(i, 1 / i, **{"decode.<loss>": 1.0}) for i in (1, 2, 3)])
+    rows = [trained(i, 1 / i, **{"decode.<loss>": 1.0}) for i in (1, 2, 3)]
+    log(tmp_path, "a", [*rows, {"coco/bbox_mAP": 0.25, "step": 3}])
     path = curves.write(tmp_path, "<me>")
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 300
     text = path.read_text("utf-8")
-    assert text.count("<polyline") == 5
+    assert text.count("<polyline") == 6
+    assert text.count("<circle") == 1  # one evaluation is a dot
     assert "&lt;me&gt;" in text
     assert "3 iterations" in text
 

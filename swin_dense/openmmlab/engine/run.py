@@ -76,7 +76,10 @@ def shorten(config: Config, iterations: int, stated: Collection[str] = ()) -> li
     config.train_cfg = ConfigDict(
         type="IterBasedTrainLoop", max_iters=iterations, val_interval=evaluating
     )
-    config.train_dataloader.sampler = ConfigDict(type="InfiniteSampler", shuffle=True)
+    sampler = config.train_dataloader.get("sampler") or {}
+    if sampler.get("type", "DefaultSampler") == "DefaultSampler":  # others are kept, as is a choice
+        endless = ConfigDict(type="InfiniteSampler", shuffle=sampler.get("shuffle", True))
+        config.train_dataloader.sampler = endless
     hooks = config.setdefault("default_hooks", ConfigDict())
     saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
     often = max(500, iterations // 10)
@@ -228,6 +231,7 @@ def _runner(config: Config) -> DenseRunner:
     """Build the runner under a name of its own: mmengine keeps one log for each name."""
     stem = Path(config.filename).stem if config.filename else "run"
     readers.name_pipelines(config)
+    stem = config.get("experiment_name") or stem
     config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
     return DenseRunner.from_cfg(config)
 

@@ -138,6 +138,22 @@ def test_stated_intervals_count_iterations_of_a_shortened_run():
     assert line.startswith("evaluation: after iteration 50 alone (train_cfg.val_interval=1 is of a")
 
 
+@pytest.mark.parametrize(
+    ("sampler", "then"),
+    [
+        (None, dict(type="InfiniteSampler", shuffle=True)),
+        (dict(type="DefaultSampler", shuffle=False), dict(type="InfiniteSampler", shuffle=False)),
+        (dict(type="ClassAwareSampler"), dict(type="ClassAwareSampler")),
+    ],
+)
+def test_a_sampler_that_is_a_choice_stays(sampler, then):
+    config = by_epochs()
+    if sampler:
+        config.train_dataloader.sampler = sampler
+    run.shorten(config, 50)
+    assert config.train_dataloader.sampler == then
+
+
 @pytest.mark.parametrize("key", ["train_cfg.max_epochs", "default_hooks.checkpoint.by_epoch"])
 def test_what_a_shortened_run_cannot_use_is_refused(key):
     with pytest.raises(InputError, match=re.escape(key)):
