@@ -49,6 +49,7 @@ class Layout:
     dropped: Mapping[str, str] = field(default_factory=dict)  # their name -> why it has no place
     marks: tuple[str, ...] = ()  # of each there must be a key
     orders: tuple[Order, ...] = ()
+    zeros: str = ""  # of [q], [k] and [v] the one that the project leaves out, all zeros
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Rows:
     """Our names of all tensors of a backbone, each with its shape in letters.
 
     C is the channels of a stage; any other capital letter is a size that all shapes of the stage
-    share. A small letter is that size of the stage before, "4C" four times it, "2" a two. What
+    share. A small letter is that size of the stage before, "4C" four times it, "2" a two, "_" a
+    size that any tensor has for itself. What
     stands once belongs to stage 0. A "?" behind a name marks what a model may lack, then
     everywhere; a "*" what each place may lack.
     """

@@ -1,7 +1,7 @@
 """Weights whose size follows from the window or the image, made to fit another one.
 
-Which they are an architecture says (`Architecture.resized`). There are two ways, both bicubic
-interpolations of the square that such a tensor stands for.
+Which they are an architecture says (`Architecture.resized`). Each way interpolates the square, or
+the line, that such a tensor stands for.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from math import isqrt
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, cat
 
 Shape = tuple[int, ...]
+CLASS_ROWS = 3  # of a table: class to place, place to class, class to class
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,51 @@ def _resize_map(picture: Tensor, new: Shape) -> Tensor:
     return _bicubic(picture, new[2:])
 
 
+def _how_places(old: Shape, new: Shape) -> str:
+    if len(old) == len(new) == 3 and old[0] == new[0] == 1 and old[2] == new[2]:
+        before, after = isqrt(old[1] - 1), isqrt(new[1] - 1)
+        if before**2 + 1 == old[1] and after**2 + 1 == new[1]:
+            return f"place vectors {before}x{before} -> {after}x{after} patches, bicubic"
+    return ""
+
+
+def _resize_places(table: Tensor, new: Shape) -> Tensor:
+    before, after = isqrt(table.shape[1] - 1), isqrt(new[1] - 1)
+    grid = table[:, 1:].unflatten(1, (before, before)).permute(0, 3, 1, 2)
+    grid = _bicubic(grid, (after, after)).flatten(2).transpose(1, 2)
+    return cat([table[:, :1], grid], 1)
+
+
+def _how_line(old: Shape, new: Shape) -> str:
+    if len(old) == len(new) == 2 and old[1] == new[1] and old[0] % 2 and new[0] % 2:
+        return f"relative positions {old[0]} -> {new[0]} differences, linear"
+    return ""
+
+
+def _resize_line(table: Tensor, new: Shape) -> Tensor:
+    line = F.interpolate(table.float().T[None], size=new[0], mode="linear")[0]
+    return line.T.contiguous().to(table.dtype)
+
+
+def _how_class_table(old: Shape, new: Shape) -> str:
+    if len(old) == len(new) == 2 and old[1] == new[1]:
+        before, after = _window(old[0] - CLASS_ROWS), _window(new[0] - CLASS_ROWS)
+        if before and after:
+            return f"bias table {before}x{before} -> {after}x{after} patches, bicubic"
+    return ""
+
+
+def _resize_class_table(table: Tensor, new: Shape) -> Tensor:
+    rest = len(table) - CLASS_ROWS
+    return cat([_resize_table(table[:rest], (new[0] - CLASS_ROWS, *new[1:])), table[rest:]])
+
+
 def _bicubic(picture: Tensor, size: Shape) -> Tensor:
     return F.interpolate(picture.float(), size=size, mode="bicubic").to(picture.dtype)
 
 
 BIAS_TABLE = Resizer(_how_table, _resize_table)  # ((2 * window - 1)^2, heads)
 PLACE_MAP = Resizer(_how_map, _resize_map)  # (1, channels, rows, columns)
+PLACES = Resizer(_how_places, _resize_places)  # (1, 1 + side^2, channels), a class token's first
+DIFFERENCES = Resizer(_how_line, _resize_line)  # (2 * side - 1, channels of a head)
+CLASS_TABLE = Resizer(_how_class_table, _resize_class_table)  # with CLASS_ROWS at its end

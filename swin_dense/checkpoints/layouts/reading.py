@@ -45,7 +45,7 @@ def read(layout: Layout, state: Mapping[str, Tensor]) -> Reading:
         ours[to] = pieces[name]
     return Reading(
         layout=layout,
-        state={n: _ours(n, t, layout) for n, t in names.join(ours).items()},
+        state={n: _ours(n, t, layout) for n, t in names.join(ours, zeros=layout.zeros).items()},
         dropped=dropped,
         known=len(rows),
         unknown=unknown,
@@ -69,6 +69,8 @@ def write(layout: Layout, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     written: dict[str, Tensor] = {}
     homeless: list[str] = []
     for name, found in rows.items():
+        if layout.zeros and name.endswith(layout.zeros) and found is None:
+            continue
         if found is None or found[1].get("last", last) != last:
             homeless.append(name)
         else:

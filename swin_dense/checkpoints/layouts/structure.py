@@ -9,6 +9,7 @@ from swin_dense.checkpoints.names import first, template
 
 Shape = tuple[int, ...]
 AXIS = re.compile(r"(?P<times>\d*)(?P<letter>[A-Za-z]?)")
+ANY = "_"  # a size that shares nothing
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ def _fill(place: Place, shape: Shape, sizes: dict[tuple[int, str], int]) -> tupl
     axes = place.form.split()
     filled: list[int | str] = []
     for number, axis in enumerate(axes):
+        if axis == ANY:
+            filled.append(shape[number] if len(shape) == len(axes) else axis)
+            continue
         match = AXIS.fullmatch(axis)
         if match is None:
             raise ValueError(f"{place.row}: {axis!r} is no size, write such as C, 4C or 2")

@@ -151,7 +151,8 @@ def test_a_swin_looks_like_nothing_else(kind):
 
 RESNET = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 1, 1), "fc.bias": (5,)}
 VIT = {"cls_token": (1, 1, 8), "patch_embed.proj.weight": (8, 3, 4, 4)} | {
-    "blocks.0.attn.qkv.weight": (24, 8)
+    "blocks.0.attn.qkv.weight": (24, 8),
+    "blocks.0.mlp.w12.weight": (42, 8),  # the gated perceptron of DINOv2's largest
 }
 
 
@@ -159,7 +160,7 @@ VIT = {"cls_token": (1, 1, 8), "patch_embed.proj.weight": (8, 3, 4, 4)} | {
     ("shapes", "what", "first"),
     [
         (RESNET, "a ResNet", "conv1.weight"),
-        (VIT, "a plain ViT", "cls_token"),
+        (VIT, "a plain ViT", "blocks.0.mlp.w12.weight"),
     ],
     ids=["resnet", "vit"],
 )
