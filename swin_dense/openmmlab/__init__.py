@@ -28,6 +28,7 @@ for action, message, category, module, line in reversed(added):  # as if importe
 # What registers itself in our registries does so now.
 for name in (
     "models.bifpn",
+    "models.simple_feature_pyramid",
     "models.float32",
     "models.global_attention",
     "models.panoptic_fusion",

@@ -16,11 +16,12 @@ EPS = 1e-6  # of the norms
 SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
+@MODELS.register_module()
 class ChannelNorm(nn.LayerNorm):
-    """Norm the channels of each place of a map (B, C, H, W)."""
+    """Norm the channels of each place of a map (B, C, H, W); a norm_cfg of heads can name it."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=EPS)
+    def __init__(self, channels: int, eps: float = EPS) -> None:
+        super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

@@ -1,0 +1,27 @@
+"""Mask R-CNN of ViTDet: a plain ViT, a simple feature pyramid, heads with norms of channels.
+
+(arXiv 2203.16527, section 3 and appendix A.2; detectron2, projects/ViTDet.) Windows of 14 patches,
+the last block of each quarter is global. Left open: model.backbone.arch.
+"""
+
+_base_ = "mask_rcnn.py"
+
+_norm = dict(type="swin_dense.ChannelNorm", eps=1e-6)
+
+model = dict(
+    backbone=dict(
+        type="swin_dense.ViT",
+        window_size=14,
+        relative_positions="decomposed",
+        img_size=1024,
+        out_indices=(3,),
+    ),
+    neck=dict(type="swin_dense.SimpleFeaturePyramid"),
+    rpn_head=dict(num_convs=2),
+    roi_head=dict(
+        bbox_head=dict(type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=_norm),
+        mask_head=dict(norm_cfg=_norm),
+    ),
+)
+
+del _norm  # what a config leaves defined becomes a key of it
