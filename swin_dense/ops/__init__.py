@@ -10,6 +10,7 @@ import importlib
 from swin_dense.ops import branches, extension
 from swin_dense.ops.deform_conv2d import deform_conv2d
 from swin_dense.ops.ms_deform_attn import ms_deform_attn
+from swin_dense.ops.neighborhood_attention import neighborhood_attention
 from swin_dense.ops.nms import batched_nms, nms
 from swin_dense.ops.roi_align import roi_align, roi_align_with_argmax
 from swin_dense.ops.soft_nms import soft_nms
@@ -23,6 +24,7 @@ __all__ = [
     "deform_conv2d",
     "extension",
     "ms_deform_attn",
+    "neighborhood_attention",
     "nms",
     "roi_align",
     "roi_align_with_argmax",

@@ -36,6 +36,20 @@ def window_attention_backward(grad: Shape, *inputs: Any, **_: Any) -> int:
     return window_attention(*inputs) * 5 // 2
 
 
+@register_flop_formula(_ops.neighborhood_attention)
+def neighborhood_attention(  # type: ignore[no-untyped-def]
+    query: Shape, key: Shape, value: Shape, table: Shape, window: int, *_, **__
+) -> int:
+    """Count the logits and their product with the values."""
+    return 2 * 2 * math.prod(query) * window**2
+
+
+@register_flop_formula(_ops.neighborhood_attention_backward)
+def neighborhood_attention_backward(grad: Shape, *inputs: Any, **_: Any) -> int:
+    """Count the logits anew, and the gradients of both sides of both products."""
+    return neighborhood_attention(*inputs) * 5 // 2
+
+
 @register_flop_formula(_ops.ms_deform_attn)
 def ms_deform_attn(
     value: Shape, spatial_shapes: Shape, locations: Shape, *_: Any, **__: Any

@@ -20,6 +20,46 @@ def iou(a: list[float], b: list[float], offset: int) -> float:
     return across * down / (area_a + area_b - across * down)
 
 
+def neighborhood_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    table: Tensor,
+    window: int,
+    dilation: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    """One query at a time; it can be differentiated, so that gradients have an oracle, too."""
+    batch, height, width, heads, _ = query.shape
+    rows, columns = (
+        [nearest(i, side, window, step) for i in range(side)]
+        for side, step in zip((height, width), dilation, strict=True)
+    )
+    found = []
+    for b, y, x, n in itertools.product(*map(range, (batch, height, width, heads))):
+        seen = list(itertools.product(rows[y], columns[x]))
+        logits = [
+            (query[b, y, x, n] * key[b, i, j, n]).sum() * scale
+            + table[
+                n,
+                (i - y) // dilation[0] + window - 1,
+                (j - x) // dilation[1] + window - 1,
+            ]
+            for i, j in seen
+        ]
+        largest = max(logit.item() for logit in logits)
+        shares = [(logit - largest).exp() for logit in logits]
+        mixed = sum(share * value[b, i, j, n] for share, (i, j) in zip(shares, seen, strict=True))
+        found.append(mixed / sum(shares))
+    return torch.stack(found).view(query.shape)
+
+
+def nearest(place: int, side: int, count: int, step: int) -> list[int]:
+    """The positions nearest to a place, of those some steps away from it."""
+    places = [i for i in range(side) if (i - place) % step == 0]
+    return sorted(sorted(places, key=lambda i: abs(i - place))[:count])
+
+
 def nms(boxes: Tensor, scores: Tensor, threshold: float, offset: int) -> list[int]:
     rows = boxes.double().tolist()
     rank = [-math.inf if math.isnan(s) else s for s in scores.double().tolist()]

@@ -6,6 +6,10 @@ checked. Sums are kept in float32 for float16 and bfloat16, else in the dtype of
 
 from swin_dense.ops.reference.deform_columns import deform_columns, deform_columns_backward
 from swin_dense.ops.reference.ms_deform_attn import ms_deform_attn, ms_deform_attn_backward
+from swin_dense.ops.reference.neighborhood_attention import (
+    neighborhood_attention,
+    neighborhood_attention_backward,
+)
 from swin_dense.ops.reference.precision import FLOATING, sum_dtype
 from swin_dense.ops.reference.roi_align import roi_align, roi_align_backward
 from swin_dense.ops.reference.rows import (
@@ -28,6 +32,8 @@ __all__ = [
     "gelu_rows_backward",
     "ms_deform_attn",
     "ms_deform_attn_backward",
+    "neighborhood_attention",
+    "neighborhood_attention_backward",
     "nms",
     "norm_rows",
     "norm_rows_backward",
