@@ -102,6 +102,9 @@ class NeighborhoodAttention(nn.Module):
 class Block(nn.Module):
     """Attention to neighbours, then the MLP, each as a residual branch that is normed first."""
 
+    gamma1: nn.Parameter | None
+    gamma2: nn.Parameter | None
+
     def __init__(
         self,
         channels: int,

