@@ -1,14 +1,17 @@
 """NAT, DiNAT and DiNAT_s against the authors' outputs."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 from contract import Contract
-from networks import SHARED, assert_gradients_close, gradients
+from networks import SHARED, assert_gradients_close, gradients, randomised
 from safetensors.torch import load_file
 
 from swin_dense.backbones import NAT, DiNAT, DiNAT_s
+from swin_dense.checkpoints import files, fitting
+from swin_dense.checkpoints.layouts import convert, export, known
 
 GOLDEN = SHARED / "golden"
 
@@ -108,3 +111,79 @@ def test_dilations_begin_again() -> None:
 def test_its_own_arguments_are_checked(kind: type, changes: dict, text: str) -> None:
     with pytest.raises(ValueError, match=f"^{kind.__name__}: .*{text}"):
         kind("nano", **changes)
+
+
+# --- Weights of others ---------------------------------------------------------------------------
+
+KINDS = {"NAT": NAT, "DiNAT_s": DiNAT_s}
+LAYOUTS = [name for name in known() if name.split()[1] in KINDS or " NAT" in name]
+
+
+def model_and_state(layout: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """Return a model, and what of it the layout holds: norms of all maps, or of the last one."""
+    kind = KINDS["DiNAT_s" if "DiNAT_s" in layout else "NAT"]
+    scaled = {"layer_scale": 0.3} if layout.startswith("official NAT") else {}
+    model = randomised(kind("nano", **scaled))
+    first = 0 if "backbone" in layout else 3
+    state = {
+        n: t
+        for n, t in model.state_dict().items()
+        if not n.startswith("norm") or int(n[4]) >= first
+    }
+    return model, state
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_goes_there_and_back(layout: str) -> None:
+    _, state = model_and_state(layout)
+    found = convert(export(state, layout))
+    assert found.layout == layout
+    assert found.state.keys() == state.keys()
+    assert all(torch.equal(found.state[n], t) for n, t in state.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_authors_files(kind: str) -> None:
+    """Classification: one norm and a head; a detector: the names of ours behind "backbone."."""
+    model, state = model_and_state(f"official {kind} classification")
+    theirs = {n.replace("norm3.", "norm.") if n[:5] == "norm3" else n: t for n, t in state.items()}
+    head = {"head.weight": torch.ones(5, 128), "head.bias": torch.ones(5)}
+    found = convert({**theirs, **head})
+    assert found.dropped.keys() == head.keys()
+    assert all(torch.equal(found.state[n], t) for n, t in state.items())
+    rest = {"roi_head.bbox_head.0.fc_cls.weight": torch.ones(3, 3)}
+    detector = convert({f"backbone.{n}": t for n, t in model.state_dict().items()} | rest)
+    assert detector.whole
+    assert len(detector.state) == len(model.state_dict()) + 1
+
+
+def test_names_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its forward cannot run (it needs a natten that is no more); its names can be read."""
+    theirs = pytest.importorskip("transformers.models.dinat.modeling_dinat")
+    monkeypatch.setattr(theirs, "requires_backends", lambda *_: None)
+    config = theirs.DinatConfig(
+        embed_dim=16,
+        depths=[1, 2, 2, 1],
+        num_heads=[1, 2, 4, 8],
+        layer_scale_init_value=0.0,
+        dilations=[[1, 1]] * 4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    for model in (theirs.DinatBackbone(config), theirs.DinatForImageClassification(config)):
+        found = convert(model.state_dict())
+        assert found.architecture == "NAT"
+        assert set(found.dropped) <= {"classifier.weight", "classifier.bias"}
+        missing, unexpected = DiNAT("nano").load_state_dict(found.state, strict=False)
+        assert not unexpected
+        assert all(name.startswith("norm") for name in missing)
+
+
+def test_bias_tables_fit_another_window(tmp_path: Path) -> None:
+    torch.save(randomised(NAT("nano")).state_dict(), tmp_path / "w.pth")
+    model = NAT("nano", kernel_size=11)
+    fitted, account = fitting.fit(
+        model.state_dict(), files.read(tmp_path / "w.pth"), part="backbone"
+    )
+    model.load_state_dict(fitted)
+    assert len(account.resized) == 6
+    assert account.resized[0].how == "bias table 7x7 -> 11x11 window, bicubic"
