@@ -36,10 +36,10 @@ DIFFERENT = (
     "dino_swin_t",
     "faster_rcnn_swin_t",
     "htc_swin_v2_b",
-    "mask2former_swin_b",
-    "mask2former_swin_b_ade20k",
-    "mask2former_swin_b_panoptic",
-    "mask_rcnn_convnext_t",
+    "mask2former_dinat_l",
+    "mask2former_dinat_l_ade20k",
+    "mask2former_dinat_l_panoptic",
+    "mask_rcnn_dinats_s",
     "mask_rcnn_swin_nano",
     "reppoints_swin_t",
     "reppoints_v2_swin_t",
@@ -47,8 +47,8 @@ DIFFERENT = (
     "sparse_rcnn_swin_t",
     "upernet_convnext_b",
     "upernet_convnext_b_640",
+    "upernet_nat_b",
     "upernet_swin_nano",
-    "upernet_swin_v2_b",
 )
 KEPT = ("type", "out_indices")  # of a backbone; the rest of it is asked in tests/backbones
 # Key anywhere in the model -> its largest value.
