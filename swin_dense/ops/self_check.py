@@ -207,6 +207,19 @@ def _windows(shape: tuple[int, ...], cosine: bool, backward: bool) -> Callable[.
     return make
 
 
+def _neighborhoods(shape: tuple[int, ...], backward: bool) -> Callable[..., list[Any]]:
+    *sizes, window, down, across = shape
+
+    def make(generator: torch.Generator, dtype: torch.dtype) -> list[Any]:
+        maps = [_normal(generator, *sizes).to(dtype) for _ in range(4)]
+        side = 2 * window - 1
+        table = _normal(generator, sizes[3], side, side).to(reference.sum_dtype(dtype))
+        inputs = [*maps[:3], table, window, down, across, 0.3]
+        return [maps[3], *inputs] if backward else inputs
+
+    return make
+
+
 def _deformable(backward: bool) -> Callable[..., list[Any]]:
     sizes = [(7, 11), (4, 6), (2, 3)]
     batch, heads, dim, queries, points = 2, 3, 32, 13, 4
@@ -283,11 +296,23 @@ _WINDOWS = {
     "windows of 8, cosine, shifted": ((1, 11, 8, 3, 32, 8, 4), True),
     "windows of 16, cosine": ((1, 16, 19, 1, 32, 16, 0), True),
 }
+# (B, H, W, N, D, window, dilations).
+_NEIGHBORHOODS = {
+    "windows of 7": (2, 9, 13, 2, 32, 7, 1, 1),
+    "windows of 3, dilated": (1, 11, 23, 3, 20, 3, 3, 7),
+}
 CASES = (
     *(
         Case("window_attention", op, about, _windows(shape, cosine, op.endswith("backward")))
         for about, (shape, cosine) in _WINDOWS.items()
         for op in ("window_attention", "window_attention_backward")
+    ),
+    *(
+        Case(
+            "neighborhood_attention", op, about, _neighborhoods(shape, op.endswith("backward"))
+        )
+        for about, shape in _NEIGHBORHOODS.items()
+        for op in ("neighborhood_attention", "neighborhood_attention_backward")
     ),
     Case("ms_deform_attn", "ms_deform_attn", "three levels", _deformable(False)),
     Case(
