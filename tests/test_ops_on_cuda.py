@@ -22,6 +22,10 @@ def large_windows(qkv, bias, pad, scale):
     return ops.window_attention(qkv, bias, pad, 12, 5, scale, cosine=True)
 
 
+def neighborhood_attention(query, key, value, table):
+    return ops.neighborhood_attention(query, key, value, table, 5, (1, 3))
+
+
 def ms_deform_attn(value, locations, weights):
     return ops.ms_deform_attn(value, SIZES, locations, weights)
 
@@ -48,6 +52,9 @@ def inputs(call, dtype, device=DEVICE, seed=0):
     generator = torch.Generator().manual_seed(seed)
     if call in (window_attention, large_windows):
         tensors, narrow = windows(7 if call is window_attention else 12, generator), (0, 2)
+    elif call is neighborhood_attention:
+        shapes = (2, 9, 17, 3, 32), (2, 9, 17, 3, 32), (2, 9, 17, 3, 32), (3, 9, 9)
+        tensors, narrow = drawn(*shapes, generator=generator), (0, 1, 2)
     elif call is ms_deform_attn:
         count = sum(h * w for h, w in SIZES)
         shapes = (2, count, 3, 32), (2, 13, 3, 3, 4, 2), (2, 13, 3, 3, 4)
@@ -75,7 +82,14 @@ def assert_close(ours, right, dtype):
         assert (one.double() - other).abs().max() <= share * other.abs().max()
 
 
-CALLS = [window_attention, large_windows, ms_deform_attn, roi_align, deform_conv2d]
+CALLS = [
+    window_attention,
+    large_windows,
+    neighborhood_attention,
+    ms_deform_attn,
+    roi_align,
+    deform_conv2d,
+]
 every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 

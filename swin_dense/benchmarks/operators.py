@@ -1,7 +1,7 @@
 """Rows about our ops, each beside the usual way to compute the same.
 
 Shapes are those of Mask R-CNN with Swin-T for one image of the given size; for the deformable ops
-see deform.py.
+see deform.py, for neighborhood attention neighborhoods.py.
 """
 
 import functools
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from swin_dense import ops
-from swin_dense.benchmarks import deform, ratios
+from swin_dense.benchmarks import deform, neighborhoods, ratios
 from swin_dense.benchmarks.ratios import Case, Pair
 from swin_dense.ops import reference
 from swin_dense.ops.window_attention import window_attention
@@ -42,7 +42,7 @@ def cases(device: str, shape: tuple[int, int]) -> list[Case]:
         add = _attention(device, shape, stage, shift, torch.float32, False, "plain")
         make.append((f"window_attention, forward, {name}", USUAL["plain"], add))
     rows = [Case(name, against, _measured(prepare)) for name, against, prepare in make]
-    return [*rows, *deform.cases(device, shape)]
+    return [*rows, *neighborhoods.cases(device, shape), *deform.cases(device, shape)]
 
 
 def _measured(prepare: Callable[[], Calls]) -> Callable[[float], Pair]:

@@ -45,6 +45,15 @@ def test_window_attention_backward():
     assert back == 5 * forward / 2
 
 
+def test_neighborhood_attention():
+    """By hand: 2 products of 2 x 8 x 9 queries with 3 x 3 keys, in 4 heads of 6 channels."""
+    maps = [torch.randn(2, 8, 9, 4, 6, requires_grad=True) for _ in range(3)]
+    forward, out = counted(ops.neighborhood_attention, *maps, None, 3, 2)
+    assert forward == 2 * 2 * (2 * 8 * 9) * 9 * 4 * 6
+    back, _ = counted(out.sum().backward)
+    assert back == 5 * forward / 2
+
+
 def test_torch_s_own_attention():
     """By hand: two products forward, five backward."""
     q, k, v = (torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 7, 7))
