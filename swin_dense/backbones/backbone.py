@@ -30,7 +30,7 @@ class Backbone(BaseModule):
     """
 
     archs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    no_weight_decay_keywords: ClassVar[tuple[str, ...]] = ()
+    no_weight_decay_keywords: tuple[str, ...] = ()
     frozen_before_stages: ClassVar[int] = 0
 
     def __init__(

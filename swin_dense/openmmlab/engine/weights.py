@@ -14,6 +14,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 import swin_dense.backbones  # noqa: F401  registers what is known of their weights
+from swin_dense.backbones.adapter import Adapter
 from swin_dense.checkpoints import downloads, files, fitting, layouts
 from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.checkpoints.ledger import Ledger
@@ -70,6 +71,9 @@ def load(
     Raises:
         InputError: less than `share` comes; with the whole comparison.
     """
+    if isinstance(module, Adapter) and share < WHOLE:
+        checkpoint = _renamed(module, checkpoint)
+        allowed = (*allowed, *module.starts_anew(checkpoint.weights))
     state, ledger = fitting.fit(
         module.state_dict(),
         checkpoint,
@@ -84,6 +88,16 @@ def load(
     vars(module).setdefault("_loaded_weights", []).append(ledger.record())
     _print("\n".join(ledger.lines()))
     return ledger
+
+
+def _renamed(module: Adapter, checkpoint: Checkpoint) -> Checkpoint:
+    """Give weights the names that a network of another project has; say what it resized."""
+    state, lines = module.renamed(checkpoint.weights)
+    for line in lines:
+        _print(line)
+    found = Checkpoint(checkpoint, state_dict=state)
+    vars(found).update(vars(checkpoint))
+    return found
 
 
 def load_pretrained(backbone: nn.Module, source: str, allowed: Sequence[str] = ()) -> Ledger:
