@@ -14,7 +14,14 @@ from mmengine.runner import Runner
 
 from swin_dense.config_files import find_config
 from swin_dense.errors import InputError, nearest
-from swin_dense.openmmlab.settings import channels, image_sizes, readers, save_best, signatures
+from swin_dense.openmmlab.settings import (
+    channels,
+    image_sizes,
+    readers,
+    save_best,
+    signatures,
+    statistics,
+)
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
 SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
@@ -116,6 +123,7 @@ def complete(
     signatures.check(config)
     for line in channels.fill(config):
         say(line)
+    statistics.follow(config, say)
     image_sizes.pad_to_crop(config)
     return config
 
