@@ -2,6 +2,9 @@
 
 import importlib
 import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -75,6 +78,40 @@ def load(name: str, height: int, width: int) -> nn.Module:
         missing = isinstance(error, ImportError) and importlib.util.find_spec(name) is None
         reason = "not installed" if missing else f"does not import ({str(error).splitlines()[0]})"
         raise LeftOutError(f"{name}: {reason}, left out") from error
+
+
+# Where tools/install.py puts what needs torchvision. Not among the other packages: a torchvision
+# that does not import ends every run of mmengine, which asks for its version.
+FOLDER = Path(sys.prefix) / "peers"
+
+
+class NotInstalledError(ImportError):
+    """A package that is neither among the others nor in FOLDER."""
+
+
+def reach(name: str) -> ModuleType:
+    """Import another project's module, also from FOLDER.
+
+    That is on the path for as long as this takes: processes that are started later do not see it.
+
+    Raises:
+        NotInstalledError: it is not there.
+    """
+    root = name.partition(".")[0]
+    sys.path.append(str(FOLDER))
+    # Torch does other things where it finds Triton, which lies there for a test of our kernels.
+    hidden = sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
+    try:
+        if importlib.util.find_spec(root) is None:
+            raise NotInstalledError(f"{root} is not installed")
+        if importlib.util.find_spec("torchvision") is not None:
+            name_torchvision_ops()
+            importlib.import_module("torchvision")  # others look for it later, and then it is there
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(FOLDER))
+        if hidden is None:
+            del sys.modules["triton"]
 
 
 _declared: list[torch.library.Library] = []  # a library that is dropped takes its names along

@@ -7,6 +7,7 @@ sums in its remarks are, and the tests do them again.
 
 import argparse
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -112,10 +113,14 @@ def row(path: Path, stated: Mapping[str, Any]) -> Row:
             FLOPs are of another size than image_sizes.paper_shape, and `ours`, the path of a
             metrics.json of ours from the root of the project.
     """
+    from swin_dense.benchmarks import peers
     from swin_dense.openmmlab.engine import complexity
     from swin_dense.openmmlab.settings import config as configs
     from swin_dense.openmmlab.settings import image_sizes
 
+    if "swin_dense.Timm" in path.read_text(encoding="utf-8"):
+        with contextlib.suppress(peers.NotInstalledError):  # the backbone then says what is missing
+            peers.reach("timm")
     config = configs.load(path)
     usual = image_sizes.paper_shape(config)
     height, width = stated.get("shape", usual)

@@ -1,8 +1,10 @@
 """Norm images by the statistics of the weights, where the backbone is another project's."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
@@ -22,15 +24,18 @@ def follow(config: Config, say: Callable[[str], object]) -> None:
     if not isinstance(backbone, Mapping) or "type" not in backbone:
         return
     kind = backbone["type"]
-    if isinstance(kind, str):
-        with MODELS.switch_scope_and_registry(config.default_scope) as registry:
-            kind = registry.get(kind)
+    with MODELS.switch_scope_and_registry(config.default_scope) as registry:
+        kind = registry.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(kind, type) and issubclass(kind, Adapter)):
         return
     stated = {key: value for key, value in backbone.items() if key not in ("type", "_scope_")}
     found = kind.about(**stated)
     for line in found.lines:
         say(f"model.backbone: {line}")
+    with torch.device("meta"):
+        sizes = kind(**copy.deepcopy(stated)).asked.in_words
+    if sizes:
+        say(f"model.backbone: {backbone['model']}: {sizes}")
     preprocessor: Any = config.model.get("data_preprocessor")
     if not preprocessor or "mean" not in preprocessor:
         return

@@ -6,6 +6,7 @@ from conftest import CONFIGS, ROOT
 from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from peers import peer_of
 
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.errors import InputError
@@ -211,6 +212,7 @@ def sizes(config):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
 def test_scale_images_reaches_every_step(path):
+    peer_of(path)
     config = configs.load(path)
     anchors = config.model.get("rpn_head", {}).get("anchor_generator", {}).get("scales")
     before = sizes(config)

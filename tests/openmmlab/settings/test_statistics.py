@@ -30,9 +30,11 @@ def test_they_follow_and_it_is_said() -> None:
 
 
 def test_equal_ones_and_those_of_other_backbones_stay() -> None:
-    config, said = followed(dict(type="swin_dense.HuggingFace", model="dinov2"))
+    hiera = dict(depths=[1, 1, 1, 1], image_size=[64, 64])
+    config, said = followed(dict(type="swin_dense.HuggingFace", model="hiera", config=hiera))
     assert config.model.data_preprocessor.mean == IMAGENET
-    assert len(said) == 1
+    assert "takes images of 64x64" in said[1]
+    assert len(said) == 2
     config, said = followed(dict(type="swin_dense.Swin", arch="nano"))
     assert config.model.data_preprocessor.mean == IMAGENET
     assert said == []
