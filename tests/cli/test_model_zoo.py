@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.registry import MODELS
+from peers import peer_of
 
 from swin_dense.cli import model_zoo
 from swin_dense.errors import InputError
@@ -23,6 +24,7 @@ COUNTED = model_zoo.row  # tests put the one below in its place
 @functools.cache
 def row(name):
     """Counted once for all tests; a second or two."""
+    peer_of(ROOT / f"configs/{name}.py")
     return COUNTED(ROOT / f"configs/{name}.py", STATED.get(name, {}))
 
 

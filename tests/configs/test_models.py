@@ -126,6 +126,8 @@ def different(paths):
         config = Config.fromfile(str(path))
         shrink(config)
         kind = config.model.pop("backbone").type
+        if kind == "swin_dense.Timm":  # asked in tests/backbones; needs what may be missing
+            continue
         heads[json.dumps(config.model, sort_keys=True)].setdefault(kind, path)
     taken = Counter()
     for kinds in heads.values():
