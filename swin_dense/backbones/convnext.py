@@ -6,9 +6,9 @@ Letters: B images, H W rows and columns of a map, C channels.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,7 @@ class ConvNeXt(Backbone):
     """
 
     archs = SIZES
+    block: ClassVar[type[Block]] = Block
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class ConvNeXt(Backbone):
         """
         size = self.sizes(arch, depths=depths, dims=dims)
         depths, dims = tuple(size["depths"]), tuple(size["dims"])
-        _check(depths, dims, layer_scale_init_value)
+        _check(self._name, depths, dims, layer_scale_init_value)
         super().__init__(
             stages=len(depths),
             in_channels=in_channels,
@@ -139,7 +140,7 @@ class ConvNeXt(Backbone):
         rates = iter(self.drop_path_rates(sum(depths)))
         self.stages: Any = nn.ModuleList(
             nn.ModuleList(
-                Block(channels, next(rates), layer_scale_init_value) for _ in range(depth)
+                self.block(channels, next(rates), layer_scale_init_value) for _ in range(depth)
             )
             for depth, channels in zip(depths, dims, strict=True)
         )
@@ -218,15 +219,15 @@ class ConvNeXt(Backbone):
         return tuple(maps)
 
 
-def _check(depths: Sequence[int], dims: Sequence[int], scale: float) -> None:
+def _check(name: str, depths: Sequence[int], dims: Sequence[int], scale: float) -> None:
     if len(depths) != len(dims) or min((*depths, *dims), default=0) < 1:
         raise InputError(
-            "ConvNeXt: depths and dims have one number for each stage, at least 1; got depths "
+            f"{name}: depths and dims have one number for each stage, at least 1; got depths "
             f"{tuple(depths)} and dims {tuple(dims)}. Give both the same length."
         )
     if scale < 0:
         raise InputError(
-            f"ConvNeXt: layer_scale_init_value is a factor from 0 (none); got {scale}. "
+            f"{name}: layer_scale_init_value is a factor from 0 (none); got {scale}. "
             "1.0 is usual in dense prediction, 1e-6 in classification."
         )
 
@@ -262,7 +263,9 @@ ROWS = Rows(
 OUTPUT, LAST = "norm{stage}.{end}", "norm{last}.{end}"
 
 
-def _table(stem: Sequence[str], halve: str, block: str, parts: Sequence[str]) -> dict[str, str]:
+def weights_table(
+    stem: Sequence[str], halve: str, block: str, parts: Mapping[str, str]
+) -> dict[str, str]:
     """Return the table of a backbone without the norms of its maps.
 
     Args:
@@ -270,7 +273,7 @@ def _table(stem: Sequence[str], halve: str, block: str, parts: Sequence[str]) ->
         halve: what stands before the "0" of the norm and the "1" of the convolution that halve a
             map, of {stage}.
         block: what stands before the names of a {block} of a {stage}.
-        parts: depthwise convolution, norm, both linear maps, and the layer scale.
+        parts: their name of a tensor of a block -> ours.
     """
     table = {
         f"{name}.{{end}}": f"downsample_layers.0.{number}.{{end}}"
@@ -280,20 +283,26 @@ def _table(stem: Sequence[str], halve: str, block: str, parts: Sequence[str]) ->
         f"{halve}{number}.{{end}}": f"downsample_layers.{{stage}}.{number}.{{end}}"
         for number in range(2)
     }
+    return table | under(block, parts, "stages.{stage}.{block}.")
+
+
+def _parts(*names: str) -> dict[str, str]:
+    """Return the tensors of a block: depthwise, norm, both linear maps, the layer scale."""
     ours = ("dwconv.{end}", "norm.{end}", "pwconv1.{end}", "pwconv2.{end}", "gamma")
-    theirs = (*(f"{name}.{{end}}" for name in parts[:4]), parts[4])
-    return table | under(block, dict(zip(theirs, ours, strict=True)), "stages.{stage}.{block}.")
+    theirs = (*(f"{name}.{{end}}" for name in names[:4]), names[4])
+    return dict(zip(theirs, ours, strict=True))
 
 
-AUTHORS = _table(
-    ("downsample_layers.0.0", "downsample_layers.0.1"),
+STEM_OF_AUTHORS = ("downsample_layers.0.0", "downsample_layers.0.1")
+AUTHORS = weights_table(
+    STEM_OF_AUTHORS,
     "downsample_layers.{stage}.",
     "stages.{stage}.{block}.",
-    ("dwconv", "norm", "pwconv1", "pwconv2", "gamma"),
+    _parts("dwconv", "norm", "pwconv1", "pwconv2", "gamma"),
 )
-TIMM_PARTS = ("conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma")
+TIMM_PARTS = _parts("conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma")
 TIMM, TIMM_FEATURES = (
-    _table(
+    weights_table(
         (f"stem{joint}0", f"stem{joint}1"),
         f"stages{joint}{{stage}}.downsample.",
         f"stages{joint}{{stage}}.blocks.{{block}}.",
@@ -301,23 +310,23 @@ TIMM, TIMM_FEATURES = (
     )
     for joint in "._"
 )
-MMPRETRAIN = _table(
-    ("downsample_layers.0.0", "downsample_layers.0.1"),
+MMPRETRAIN = weights_table(
+    STEM_OF_AUTHORS,
     "downsample_layers.{stage}.",
     "stages.{stage}.{block}.",
-    ("depthwise_conv", "norm", "pointwise_conv1", "pointwise_conv2", "gamma"),
+    _parts("depthwise_conv", "norm", "pointwise_conv1", "pointwise_conv2", "gamma"),
 )
-TRANSFORMERS = _table(
+TRANSFORMERS = weights_table(
     ("embeddings.patch_embeddings", "embeddings.layernorm"),
     "encoder.stages.{stage}.downsampling_layer.",
     "encoder.stages.{stage}.layers.{block}.",
-    ("dwconv", "layernorm", "pwconv1", "pwconv2", "layer_scale_parameter"),
+    _parts("dwconv", "layernorm", "pwconv1", "pwconv2", "layer_scale_parameter"),
 )
-TORCHVISION = _table(
+TORCHVISION = weights_table(
     ("features.0.0", "features.0.1"),
     "features.{2*stage}.",
     "features.{2*stage+1}.{block}.",
-    ("block.0", "block.2", "block.3", "block.5", "layer_scale"),
+    _parts("block.0", "block.2", "block.3", "block.5", "layer_scale"),
 )
 LAYOUTS = (
     Layout("official ConvNeXt backbone", AUTHORS | same(OUTPUT), marks=(OUTPUT,)),

@@ -95,8 +95,27 @@ def fit(
         | {n: EXTRA for n in state if n not in shapes},
         suspicious=(*found.why_not, *suspicious.swapped_norms(loaded)),
         mismatch=_mismatch(shapes, found, checkpoint.source, part) if lost else "",
+        licence=_licence(found, checkpoint.source),
     )
     return loaded, account
+
+
+def _licence(found: "_Found", source: str) -> str:
+    """Say under what the authors publish a file of this name; of another, what all of theirs are.
+
+    Weights in the model's own names are somebody's own, unless the file is called as a published
+    one. "" where nothing is known, or files of several licences are published.
+    """
+    called = Path(source).name
+    for known in registered():
+        for file in known.published:
+            if called in (file.name, file.file):
+                return f"{file.licence}, as its authors publish it"
+        if known.name == found.architecture and found.layout not in (OWN, UNKNOWN):
+            licences = {file.licence for file in known.published}
+            if len(licences) == 1:
+                return f"{licences.pop()}, if it descends from weights its authors publish"
+    return ""
 
 
 def averaged(word: str) -> str:

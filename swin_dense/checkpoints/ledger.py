@@ -40,6 +40,7 @@ class Ledger:
     unused: dict[str, str]  # name in the file -> why
     suspicious: tuple[str, ...] = ()
     mismatch: str = ""  # that file and model are of two architectures, in words
+    licence: str = ""  # under which their authors publish the weights, in words
 
     @property
     def lost(self) -> Shapes:
@@ -58,6 +59,7 @@ class Ledger:
         lines = [
             f"weights: {self.source} (sha256 {self.sha256[:12]})",
             f"  found: {self.layout}",
+            *([f"  licence: {self.licence}"] if self.licence else []),
             f"  loaded: {len(self.loaded)} of {len(every)} tensors, "
             f"{_percent(_part(count(self.loaded), count(every) - count(self.loaded)))} of the "
             f"{self.part}'s numbers" + self._about_resizing(),
@@ -77,7 +79,7 @@ class Ledger:
 
     def comparison(self) -> list[str]:
         """Give every difference between file and model, equal names of all layers in one line."""
-        lines = self.lines()[:3]
+        lines = self.lines()[: 3 + bool(self.licence)]
         for why, names in self.random.items():
             state = "at 0" if why == COUNTERS else "at random"
             lines.append(f"  {state}, {why} ({len(names)}):")
@@ -119,6 +121,7 @@ class Ledger:
             "file": self.source,
             "sha256": self.sha256,
             "layout": self.layout,
+            "licence": self.licence,
             "part": self.part,
             "share": round(self.share, 6),
             "loaded": {"tensors": len(self.loaded), "numbers": count(self.loaded)},

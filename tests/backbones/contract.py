@@ -24,6 +24,9 @@ class Contract:
     """Ask a backbone all that `Backbone` promises."""
 
     kind: ClassVar[type[Backbone]]
+    # The size that is asked, and those that no paper has.
+    size: ClassVar[str] = "nano"
+    ours: ClassVar[tuple[str, ...]] = ("nano",)
     # Millions of parameters of each size, as its authors count; of them a classifier's `classes`,
     # and how well theirs and ours agree.
     parameters: ClassVar[dict[str, float]] = {}
@@ -35,13 +38,13 @@ class Contract:
         torch.manual_seed(0)
 
     def model(self, **changes: Any) -> Backbone:
-        """Build the size "nano", every parameter far from where it starts."""
-        return randomised(self.kind("nano", **{"drop_path_rate": 0.0, **changes}))
+        """Build the size that is asked, every parameter far from where it starts."""
+        return randomised(self.kind(self.size, **{"drop_path_rate": 0.0, **changes}))
 
     # Sizes by name.
 
     def test_sizes_are_those_of_the_paper(self) -> None:
-        assert self.parameters.keys() == self.kind.archs.keys() - {"nano"}
+        assert self.parameters.keys() == self.kind.archs.keys() - {*self.ours}
         for name, millions in self.parameters.items():
             with torch.device("meta"):
                 model = self.kind(name)
@@ -54,17 +57,17 @@ class Contract:
             self.kind("nanno")
 
     def test_an_argument_beside_the_size_changes_it(self) -> None:
-        (name, value), *_ = self.kind.archs["nano"].items()
+        (name, value), *_ = self.kind.archs[self.size].items()
         wider = value * 2 if isinstance(value, int) else tuple(2 * x for x in value)
         counts = [
-            sum(p.numel() for p in self.kind("nano", **change).parameters())
+            sum(p.numel() for p in self.kind(self.size, **change).parameters())
             for change in ({}, {name: wider})
         ]
         assert counts[1] > counts[0]
 
     def test_unknown_arguments_are_refused(self) -> None:
         with pytest.raises(TypeError, match="embed_dims"):
-            self.kind("nano", embed_dims=96)
+            self.kind(self.size, embed_dims=96)
 
     def test_it_is_built_from_a_config_under_our_name_alone(self) -> None:
         with torch.device("meta"):
@@ -225,7 +228,7 @@ class Contract:
     )
     def test_wrong_arguments_say_the_rule(self, changes, text) -> None:
         with pytest.raises(ValueError, match=f"^{self.kind.__name__}: .*{text}"):
-            self.kind("nano", **changes)
+            self.kind(self.size, **changes)
 
     def test_wrong_images_say_the_rule(self) -> None:
         model = self.model()
