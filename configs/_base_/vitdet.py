@@ -9,6 +9,7 @@ _base_ = "mask_rcnn.py"
 _norm = dict(type="swin_dense.ChannelNorm", eps=1e-6)
 
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=1024),  # a square, as the authors' square_pad
     backbone=dict(
         type="swin_dense.ViT",
         window_size=14,

@@ -10,6 +10,7 @@ _norm = dict(type="swin_dense.ChannelNorm", eps=1e-6)
 _scales = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))  # of a box's centre and of its size
 
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=1024),  # a square, as the authors' square_pad
     backbone=dict(
         type="swin_dense.ViT",
         window_size=14,

@@ -28,6 +28,7 @@ EXAMPLES = {  # of a type for each part
     "decode_head": "UPerHead",
     "auxiliary_head": "FCNHead",
 }
+WIDTH = "embed_dim"  # what mmseg's pyramid calls the one width of all maps of a plain ViT
 STRIDES = ("featmap_strides", "strides", "point_strides")
 PROBE = 128  # side of the image, in pixels, that shows what is not announced
 Part = tuple[str, dict[str, Any]]  # its place in the model, and what the config says of it
@@ -224,11 +225,11 @@ def _feed_neck(
     return corrections, _behind(registry, place, neck, maps)
 
 
-def _correction(place: str, stated: Any, wanted: Any) -> list[str]:
+def _correction(place: str, stated: Any, wanted: Any, key: str = "in_channels") -> list[str]:
     stated = list(stated) if isinstance(stated, tuple) else stated
     if stated == wanted:
         return []
-    return [f"model.{place}.in_channels: {stated} -> {wanted} (follows the backbone)"]
+    return [f"model.{place}.{key}: {stated} -> {wanted} (follows the backbone)"]
 
 
 def _feed(registry: Registry, takers: Sequence[Part], maps: Maps) -> list[str]:
@@ -269,6 +270,11 @@ def _is_open(part: dict[str, Any]) -> bool:
 def _write_channels(place: str, part: dict[str, Any], channels: list[int], kind: Any) -> list[str]:
     """Fill in or correct what one part takes: every map, some of them, or one."""
     index = part.get("in_index", signatures.default(kind, "in_index"))
+    if index is None and signatures.default(kind, WIDTH) is inspect.Parameter.empty:
+        wanted_width = max(channels)
+        lines = _correction(place, part[WIDTH], wanted_width, WIDTH) if WIDTH in part else []
+        part[WIDTH] = wanted_width
+        return lines
     wanted = _chosen(channels, index, place)
     if _is_open(part) and signatures.default(kind, "in_channels") is not None:
         part["in_channels"] = wanted

@@ -14,6 +14,7 @@ from swin_dense.openmmlab.settings import sections
 from swin_dense.task import Task
 
 Size = tuple[int, int]
+PATCHES = 32  # pixels: the coarsest stride, to which detectors pad
 RESIZING = ("Resize", "RandomResize", "RandomChoiceResize", "ResizeShortestEdge", "FixScaleResize")
 IN_TURN = ("Compose", "RandomOrder", "KeyMapper", "TransformBroadcaster", "ProposalBroadcaster")
 
@@ -64,6 +65,7 @@ def scale_images(config: Config, scale: tuple[int, int]) -> None:
 
     Crops, and what they are padded to, become no larger than the longer side.
     """
+    longer = -(-scale[0] // PATCHES) * PATCHES
     parts = {name: config[name] for name in sections.LOADERS.values() if name in config}
     preprocessor = (config.get("model") or {}).get("data_preprocessor") or {}
     for node in [*sections.walk(parts), preprocessor]:
@@ -75,6 +77,8 @@ def scale_images(config: Config, scale: tuple[int, int]) -> None:
         for key in ("crop_size", "size"):
             if isinstance(node.get(key), list | tuple):
                 node[key] = tuple(min(side, scale[0]) for side in node[key])
+    if preprocessor.get("pad_size_divisor", 1) > longer:  # a square of one size, as ViTDet's
+        preprocessor["pad_size_divisor"] = longer
 
 
 def _of_data(dataset: Mapping[str, Any], rows_first: bool) -> Size | None:
