@@ -50,7 +50,14 @@ def chosen() -> list[str]:
 class TestTimm(AdapterContract):
     kind = Timm
 
-    @pytest.fixture(params=chosen(), scope="class")
+    # Of a few layers are timm's models for tests alone; the others together take minutes.
+    @pytest.fixture(
+        params=[
+            name if name.startswith("test_") else pytest.param(name, marks=pytest.mark.slow)
+            for name in chosen()
+        ],
+        scope="class",
+    )
     def stated(self, request) -> dict:
         return {"model": request.param}
 
