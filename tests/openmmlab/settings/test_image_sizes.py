@@ -172,7 +172,7 @@ def test_a_square_that_images_are_padded_to_follows_their_scale():
     for divisor, then in ((1024, 224), (32, 32), (None, None)):
         preprocessor = {} if divisor is None else {"pad_size_divisor": divisor}
         config = Config(dict(model=dict(data_preprocessor=preprocessor)))
-        image_sizes.scale_images(config, (200, 100))
+        scale_images(config, (200, 100))
         assert config.model.data_preprocessor.get("pad_size_divisor") == then
 
 
