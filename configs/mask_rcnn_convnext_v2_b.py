@@ -14,39 +14,19 @@ largest of their batch only, as there.
 
 _base_ = [
     "_base_/mask_rcnn.py",
-    "_base_/coco_instance.py",
+    "_base_/coco_instance_lsj_36e.py",
     "_base_/adamw.py",
     "_base_/schedule_36e.py",
 ]
-
-_side = (1024, 1024)
 
 model = dict(
     backbone=dict(type="swin_dense.ConvNeXtV2", arch="base"),
     neck=dict(in_channels=[128, 256, 512, 1024]),
     test_cfg=dict(rcnn=dict(nms=dict(type="soft_nms"))),
 )
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="RandomResize", scale=_side, ratio_range=(0.1, 2.0), keep_ratio=True),
-    dict(
-        type="RandomCrop",
-        crop_type="absolute_range",
-        crop_size=_side,
-        recompute_bbox=True,
-        allow_negative_crop=True,
-    ),
-    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.95))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=0.1),
 ]
 auto_scale_lr = dict(base_batch_size=32)
-
-del _side  # what a config leaves defined becomes a key of it
