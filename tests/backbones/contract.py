@@ -1,4 +1,4 @@
-"""The questions that every registered backbone is asked, of its size "nano".
+"""The questions that every registered backbone is asked, of a small size (`Contract.size`).
 
 A test file of an architecture inherits them in a line, and adds its oracle:
 
