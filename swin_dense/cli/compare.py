@@ -11,7 +11,12 @@ from swin_dense.cli.command import command
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser("tools/compare.py", __doc__)
     for place in ("first", "second"):
-        parser.add_argument(place, metavar=f"RUN_{place.upper()}", help="a folder of test --report")
+        parser.add_argument(
+            place,
+            metavar=f"RUN_{place.upper()}",
+            help="a folder of test --report, or several with commas between, of runs that differ "
+            "in their seed alone",
+        )
     parser.add_argument("--json", metavar="FILE", help="write all differences there, too")
     parser.add_argument(
         "--resamples",
@@ -28,8 +33,11 @@ def _compare(asked: argparse.Namespace) -> None:
     from swin_dense.report import comparison, records
     from swin_dense.report.tested import plain
 
-    first, second = (records.read(Path(folder)) for folder in (asked.first, asked.second))
-    found = comparison.compare(first, second, asked.resamples, asked.seed)
+    first, second = (
+        [records.read(Path(folder)) for folder in folders.split(",")]
+        for folders in (asked.first, asked.second)
+    )
+    found = comparison.compare_sides(first, second, asked.resamples, asked.seed)
     print(comparison.told(found))
     if asked.json:
         from swin_dense.checkpoints import files

@@ -1,7 +1,9 @@
 """Compare two runs over the same images: what differs, and by how much it would by chance.
 
 The images are drawn anew with replacement, the same ones for both runs; the interval of a
-difference is what 95 of 100 such draws give (Efron, "Bootstrap Methods", 1979).
+difference is what 95 of 100 such draws give (Efron, "Bootstrap Methods", 1979). Of several runs on
+a side, which differ in their seed alone, the means are compared, and each draw also moves by what
+other seeds would give: Student's t with the spread within both sides (Student, 1908).
 """
 
 from collections.abc import Sequence
@@ -24,31 +26,46 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Compare what was matched in two runs.
+    """Compare what was matched in two runs; see `compare_sides`."""
+    return compare_sides([first], [second], resamples, seed)
+
+
+def compare_sides(
+    first: Sequence[Sequence[records.Records]],
+    second: Sequence[Sequence[records.Records]],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Compare what was matched in the runs of two sides.
+
+    Args:
+        first, second: runs, each with its records; those of a side differ in their seed alone.
 
     Returns:
         for each kind: "numbers" and "classes", rows with name, first, second, difference, low,
-        high and real (the interval excludes 0); and "images", those that changed most.
+        high and real (the interval excludes 0); "runs" of each side; and "images", those that
+        changed most.
 
     Raises:
         InputError: the runs are not of the same task, images, classes or truth.
     """
-    kinds = [[(one.family, one.kind) for one in run] for run in (first, second)]
-    if kinds[0] != kinds[1]:
-        told = [", ".join(" ".join(kind).strip() for kind in run) or "nothing" for run in kinds]
-        raise InputError(
-            f"the runs do not judge the same: {told[0]} in the first, {told[1]} in the second. "
-            "Compare two evaluations of one task with the same metrics."
-        )
-    found = []
-    for one, other in zip(first, second, strict=True):
-        require_same(one, other)
-        # The second run may have seen the images in another order; its numbers say how often each
-        # of its own images was drawn.
-        place = {name: i for i, name in enumerate(one.images)}
-        order = np.array([place[name] for name in other.images], int)
-        found.append(_compared(one, other, order, resamples, seed))
-    return found
+    runs = [*first, *second]
+    kinds = [[(one.family, one.kind) for one in run] for run in runs]
+    for place, found in enumerate(kinds):
+        if found != kinds[0]:
+            told = [", ".join(" ".join(kind).strip() for kind in k) for k in (kinds[0], found)]
+            named = "second" if len(runs) == 2 else f"{place + 1}th"
+            raise InputError(
+                f"the runs do not judge the same: {told[0] or 'nothing'} in the first, "
+                f"{told[1] or 'nothing'} in the {named}. Compare evaluations of one task with the "
+                "same metrics."
+            )
+    compared = []
+    for every in zip(*runs, strict=True):
+        for other in every[1:]:
+            require_same(every[0], other)
+        compared.append(_compared(every[: len(first)], every[len(first) :], resamples, seed))
+    return compared
 
 
 def require_same(one: records.Records, other: records.Records) -> None:
@@ -85,29 +102,64 @@ def require_same(one: records.Records, other: records.Records) -> None:
 
 
 def _compared(
-    one: records.Records, other: records.Records, order: np.ndarray, resamples: int, seed: int
+    first: Sequence[records.Records],
+    second: Sequence[records.Records],
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
-    count = len(one.images)
-    whole = np.ones((1, count), int)
-    numbers, classes = zip(one.numbers(whole), other.numbers(whole), strict=True)
+    one, count = first[0], len(first[0].images)
+    # A run may have seen the images in another order; its numbers say how often each of its own
+    # images was drawn.
+    place = {name: i for i, name in enumerate(one.images)}
+    orders = [[np.array([place[n] for n in run.images], int) for run in s] for s in (first, second)]
+
+    def means(weights: np.ndarray) -> list[list[np.ndarray]]:
+        """Return numbers and numbers of classes, of each side: every run's, (runs, R, N)."""
+        sides = []
+        for side, known in zip((first, second), orders, strict=True):
+            found = [r.numbers(weights[:, o]) for r, o in zip(side, known, strict=True)]
+            sides.append([np.stack(parts) for parts in zip(*found, strict=True)])
+        return [list(parts) for parts in zip(*sides, strict=True)]
+
+    whole = means(np.ones((1, count), int))
     random = np.random.default_rng(seed)
     drawn: list[list[np.ndarray]] = [[], []]
     for start in range(0, resamples, AT_ONCE):
         some = min(AT_ONCE, resamples - start)
         weights = random.multinomial(count, np.full(count, 1 / count), size=some)
-        before, after = one.numbers(weights), other.numbers(weights[:, order])
-        for kept, a, b in zip(drawn, before, after, strict=True):
-            kept.append(b - a)
-    spread = [np.concatenate(parts) for parts in drawn]
+        for kept, (a, b) in zip(drawn, means(weights), strict=True):
+            kept.append(b.mean(0) - a.mean(0))
+    spread = [
+        np.concatenate(parts) + _of_seeds(sides[0], sides[1], resamples, random)
+        for parts, sides in zip(drawn, whole, strict=True)
+    ]
+    numbers, classes = ([side.mean(0) for side in sides] for sides in whole)
     return {
         "kind": one.kind,
         "task": one.family,
         "count": count,
+        "runs": [len(first), len(second)],
         "resamples": resamples,
         "numbers": _rows(one.names(), numbers, spread[0]),
         "classes": _rows(list(one.classes), classes, spread[1]),
-        "images": _changed(one, other, order),
+        "images": _changed(one, second[0], orders[1][0]),
     }
+
+
+def _of_seeds(
+    first: np.ndarray, second: np.ndarray, resamples: int, random: np.random.Generator
+) -> np.ndarray:
+    """Draw what other seeds would add to a difference of means, (R, N); 0 if nothing is known.
+
+    Args:
+        first, second: numbers of each run over all images, (runs, 1, N).
+    """
+    free = len(first) + len(second) - 2
+    if not free:
+        return np.zeros((resamples, first.shape[-1]))
+    squares = sum(((side - side.mean(0)) ** 2).sum(0) for side in (first, second))
+    error = np.sqrt(squares / free * (1 / len(first) + 1 / len(second)))
+    return random.standard_t(free, (resamples, 1)) * error
 
 
 def _rows(
@@ -158,7 +210,7 @@ def told(compared: Sequence[dict[str, Any]]) -> str:
         digits = 3 if one["task"] == "objects" else 2
         parts.append(
             f"{title}: {one['count']} images, {one['resamples']} resamples, "
-            f"{INTERVAL:g} % intervals of the difference"
+            f"{INTERVAL:g} % intervals of the difference{_of_runs(one['runs'])}"
         )
         parts.append(_table("number", one["numbers"], digits))
         real = [row for row in one["classes"] if row["real"]]
@@ -167,7 +219,7 @@ def told(compared: Sequence[dict[str, Any]]) -> str:
             if real:
                 real.sort(key=lambda row: -abs(row["difference"]))
                 parts.append(_table("class", real, digits))
-        parts.append(sentence(one["numbers"][0], digits))
+        parts.append(sentence(one["numbers"][0], digits, sum(one["runs"]) > 2))
         if one["images"]:
             score = {"objects": "F1", "pixels": "mIoU", "segments": "PQ"}[one["task"]]
             rows = [
@@ -179,8 +231,22 @@ def told(compared: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def sentence(row: dict[str, Any], digits: int = 3) -> str:
-    """Say whether a difference means anything."""
+def _of_runs(runs: Sequence[int]) -> str:
+    if sum(runs) > 2:
+        return f", means of {runs[0]} and {runs[1]} runs"
+    return (
+        "\n(one run a side: what another seed would give is not in the intervals; several runs "
+        "of a side, with commas between, put it in)"
+    )
+
+
+def sentence(row: dict[str, Any], digits: int = 3, seeds: bool = False) -> str:
+    """Say whether a difference means anything.
+
+    Args:
+        seeds: whether the interval holds what other seeds would give, too.
+    """
+    chance = "the choice of images and seeds" if seeds else "the choice of images"
     if row["difference"] == row["low"] == row["high"] == 0:
         return f"{row['name']} is the same in both runs, over whichever images."
     amount = f"{row['difference']:+.{digits}f}"
@@ -188,11 +254,11 @@ def sentence(row: dict[str, Any], digits: int = 3) -> str:
     if row["real"]:
         better = "higher" if row["difference"] > 0 else "lower"
         return (
-            f"{row['name']} is {better} in the second run by more than the choice of images "
+            f"{row['name']} is {better} in the second run by more than {chance} "
             f"explains: {amount}, interval {interval} excludes 0."
         )
     return (
-        f"{row['name']}: no difference shown. {amount} may come from the choice of images: "
+        f"{row['name']}: no difference shown. {amount} may come from {chance}: "
         f"interval {interval} holds 0."
     )
 

@@ -31,6 +31,49 @@ def test_two_halves_of_the_seeds_do_not_differ():
     assert wrong <= 4
 
 
+def of_a_seed(seed: int, gain: float = 0.0) -> list[records.Pixels]:
+    """A run whose seed alone moves its mean by more than the choice of images does."""
+    luck = np.random.default_rng(1000 + seed).normal(0, 0.03)
+    return [pixels(seed, gain + luck)]
+
+
+def test_two_halves_of_seeds_that_matter_do_not_differ_but_single_runs_do():
+    single = several = 0
+    for i in range(20):
+        runs = [of_a_seed(8 * i + k) for k in range(8)]
+        (one,) = comparison.compare(runs[0], runs[4], 200, i)
+        single += next(row["real"] for row in one["numbers"] if row["name"] == "mIoU")
+        (one,) = comparison.compare_sides(runs[:4], runs[4:], 200, i)
+        several += next(row["real"] for row in one["numbers"] if row["name"] == "mIoU")
+    assert single >= 8  # they do differ, for their seeds
+    assert several <= 4
+    better = [of_a_seed(k, 0.15) for k in range(4)]
+    (one,) = comparison.compare_sides([of_a_seed(9 + k) for k in range(4)], better, 300)
+    row = next(row for row in one["numbers"] if row["name"] == "mIoU")
+    assert row["real"]
+    assert "the choice of images and seeds explains" in comparison.sentence(row, 2, True)
+    assert "means of 4 and 4 runs" in comparison.told([one])
+
+
+def test_the_interval_of_seeds_is_that_of_a_t_test():
+    """With equal images in each run only the seeds are left: Student's interval by scipy."""
+    stats = pytest.importorskip("scipy.stats")
+
+    def run(value):
+        true = np.full((3, 1), 1000)
+        return [records.Pixels(("a",), ("x", "y", "z"), true * value // 100, true.copy(), true)]
+
+    sides = ([20, 26, 23], [30, 37])
+    (one,) = comparison.compare_sides(*([run(v) for v in side] for side in sides), 20000)
+    row = next(row for row in one["numbers"] if row["name"] == "mAcc")
+    first, second = sides
+    interval = stats.ttest_ind(second, first).confidence_interval(0.95)
+    assert row["difference"] == pytest.approx(33.5 - 23, abs=1e-6)
+    within = 0.05 * (interval.high - interval.low)
+    assert row["low"] == pytest.approx(interval.low, abs=within)
+    assert row["high"] == pytest.approx(interval.high, abs=within)
+
+
 def test_a_planted_difference_is_found():
     (one,) = comparison.compare([pixels(0)], [pixels(1, gain=0.04)], 300)
     row = next(row for row in one["numbers"] if row["name"] == "mIoU")
