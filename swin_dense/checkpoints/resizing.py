@@ -11,6 +11,8 @@ from math import isqrt
 import torch.nn.functional as F
 from torch import Tensor, cat
 
+from swin_dense.checkpoints.names import template
+
 Shape = tuple[int, ...]
 CLASS_ROWS = 3  # of a table: class to place, place to class, class to class
 
@@ -48,7 +50,8 @@ def resize(
     Everything else, and what differs by more than a rule allows, stays as it is.
 
     Args:
-        rules: the last word of a name, and the way to resize such a tensor; the first that can.
+        rules: the last word of a name, or a template of it (`names`), and the way to resize such a
+            tensor; the first that can.
     """
     rules = list(rules)
     fitted: dict[str, Tensor] = {}
@@ -57,11 +60,17 @@ def resize(
         fitted[name] = tensor
         old, new = tuple(tensor.shape), tuple(shapes.get(name, tensor.shape))
         for word, resizer in rules if old != new else ():
-            if name.rpartition(".")[2] == word and (how := resizer.how(old, new)):
+            if _is_called(name, word) and (how := resizer.how(old, new)):
                 fitted[name] = resizer.interpolate(tensor, new)
                 changes.append(Resized(name, old, new, how))
                 break
     return fitted, changes
+
+
+def _is_called(name: str, word: str) -> bool:
+    if "{" in word:
+        return template(word).read(name) is not None
+    return name.rpartition(".")[2] == word
 
 
 def _how_table(old: Shape, new: Shape) -> str:
@@ -133,6 +142,31 @@ def _resize_class_table(table: Tensor, new: Shape) -> Tensor:
     return cat([_resize_table(table[:rest], (new[0] - CLASS_ROWS, *new[1:])), table[rest:]])
 
 
+def _how_kernel(old: Shape, new: Shape) -> str:
+    if len(old) == len(new) == 4 and old[:2] == new[:2]:
+        more = {(b - a) / 2 for a, b in zip(old[2:], new[2:], strict=True)}
+        if len(more) == 1 and min(more) > 0 and all(m.is_integer() for m in more):
+            return f"kernel {old[2]}x{old[3]} -> {new[2]}x{new[3]}, zeros around it"
+    return ""
+
+
+def _resize_kernel(kernel: Tensor, new: Shape) -> Tensor:
+    more = (new[-1] - kernel.shape[-1]) // 2
+    return F.pad(kernel, (more,) * 4)
+
+
+def _how_gates(old: Shape, new: Shape) -> str:
+    if len(old) == len(new) and old[1:] == new[1:] and min(old[0], new[0]) > 1:
+        return f"gates {old[0]} -> {new[0]} rows: the last stays last, new ones are 0"
+    return ""
+
+
+def _resize_gates(table: Tensor, new: Shape) -> Tensor:
+    kept = table[: min(len(table), new[0]) - 1]
+    added = table.new_zeros(new[0] - 1 - len(kept), *table.shape[1:])
+    return cat([kept, added, table[-1:]])
+
+
 def _bicubic(picture: Tensor, size: Shape) -> Tensor:
     return F.interpolate(picture.float(), size=size, mode="bicubic").to(picture.dtype)
 
@@ -141,4 +175,6 @@ BIAS_TABLE = Resizer(_how_table, _resize_table)  # ((2 * window - 1)^2, heads)
 PLACE_MAP = Resizer(_how_map, _resize_map)  # (1, channels, rows, columns)
 PLACES = Resizer(_how_places, _resize_places)  # (1, 1 + side^2, channels), a class token's first
 DIFFERENCES = Resizer(_how_line, _resize_line)  # (2 * side - 1, channels of a head)
+KERNEL = Resizer(_how_kernel, _resize_kernel)  # of a convolution: a larger one that does the same
+GATES = Resizer(_how_gates, _resize_gates)  # rows for levels, the last one for the whole map
 CLASS_TABLE = Resizer(_how_class_table, _resize_class_table)  # with CLASS_ROWS at its end

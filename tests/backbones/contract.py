@@ -32,6 +32,7 @@ class Contract:
     parameters: ClassVar[dict[str, float]] = {}
     classes: ClassVar[int] = 0
     agree: ClassVar[float] = 0.005
+    bfloat16: ClassVar[float] = 0.05  # how far maps under autocast may be off, of their mean
 
     @pytest.fixture(autouse=True)
     def _seed(self) -> None:
@@ -200,7 +201,7 @@ class Contract:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             maps = model(image)
         for got, want in zip(maps, exact, strict=True):
-            assert (got - want).abs().mean() < 0.05 * want.abs().mean()
+            assert (got - want).abs().mean() < self.bfloat16 * want.abs().mean()
         weighted_sum([m.float() for m in maps]).backward()
         assert all(p.grad.isfinite().all() for p in model.parameters())
 

@@ -1,0 +1,408 @@
+"""FocalNet (arXiv 2203.11926): focal modulation in the place of attention, for a neck.
+
+Read from the bottom: `FocalNet` is all the rest of the project sees. Weights carry the names of the
+authors' detection code. Letters: B images, H W rows and columns of a map, C channels, L levels.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swin_dense.backbones.backbone import Backbone
+from swin_dense.backbones.pyramid import padding_to
+from swin_dense.checkpoints.architecture import CLASSES, Architecture, Layout, Rows, register
+from swin_dense.checkpoints.names import same
+from swin_dense.checkpoints.resizing import GATES, KERNEL
+from swin_dense.errors import InputError
+from swin_dense.layers.residual import DropPath, Mlp, times
+from swin_dense.registry import MODELS
+
+# The sizes of the paper (appendix), with the windows of its detectors; "large" and up are those of
+# the authors' files for ImageNet-22K. And one of ours for tests and laptops.
+_LARGE = {
+    "depths": (2, 2, 18, 2),
+    "focal_levels": 4,
+    "focal_windows": 3,
+    "conv_embed": True,
+    "post_norm": True,
+    "layer_scale_init_value": 1e-4,
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"embed_dim": 24, "depths": (1, 2, 2, 1), "focal_levels": 2, "focal_windows": 3},
+    "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "focal_levels": 3, "focal_windows": 9},
+    "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "focal_levels": 3, "focal_windows": 9},
+    "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "focal_levels": 3, "focal_windows": 9},
+    "large": {"embed_dim": 192, **_LARGE},
+    "xlarge": {"embed_dim": 256, **_LARGE},
+    "huge": {"embed_dim": 352, **_LARGE, "norm_in_modulation": True},
+}
+STEM = 4  # pixels of an image that become one place of the first map
+
+
+class Embedding(nn.Module):
+    """Bring a map to a coarser one; zeros fill the last patch at the lower and right border."""
+
+    def __init__(self, channels: int, out: int, patch: int, overlap: bool, padding: int) -> None:
+        """
+        Args:
+            patch: places of a side that become one.
+            overlap: whether the kernel is larger than a patch.
+            padding: of an overlapping kernel.
+        """
+        super().__init__()
+        self.patch = patch
+        kernel = 2 * patch - 1 if overlap else patch
+        self.proj = nn.Conv2d(channels, out, kernel, patch, padding if overlap else 0)
+        self.norm = nn.LayerNorm(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, H', W', C'), H' = ceil(H / patch)."""
+        below, right = (padding_to(side, self.patch) for side in x.shape[-2:])
+        if torch.compiler.is_compiling() or below or right:
+            x = F.pad(x, (0, right, 0, below))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class Modulation(nn.Module):
+    """Multiply each place by what surrounds it, gathered at growing distances (section 3).
+
+    Each level is a depthwise convolution of the one before, 2 wider; the last is the mean of the
+    whole map. Gates, read off the place, weigh the levels.
+    """
+
+    def __init__(self, channels: int, levels: int, window: int, normed: bool, scaled: bool) -> None:
+        """
+        Args:
+            window: side of the first kernel.
+            normed: whether a norm stands before the last linear map.
+            scaled: whether the sum of the levels is divided by their number.
+        """
+        super().__init__()
+        self.levels, self.scaled = levels, scaled
+        self.f = nn.Linear(channels, 2 * channels + levels + 1)
+        self.h = nn.Conv2d(channels, channels, 1)
+        self.focal_layers: Any = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, side, padding=side // 2, groups=channels, bias=False),
+                nn.GELU(),
+            )
+            for side in (window + 2 * level for level in range(levels))
+        )
+        self.ln = nn.LayerNorm(channels) if normed else None
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        channels = x.shape[-1]
+        query, context, gates = self.f(x).split((channels, channels, self.levels + 1), -1)
+        context, gates = (part.permute(0, 3, 1, 2).contiguous() for part in (context, gates))
+        total: Any = 0
+        for level, layer in enumerate(self.focal_layers):
+            context = layer(context)
+            total = total + context * gates[:, level : level + 1]
+        whole = F.gelu(context.mean((2, 3), keepdim=True))
+        total = total + whole * gates[:, self.levels :]
+        if self.scaled:
+            total = total / (self.levels + 1)
+        out = query * self.h(total).permute(0, 2, 3, 1)
+        return self.proj(out if self.ln is None else self.ln(out))
+
+
+class Block(nn.Module):
+    """Modulation, then a perceptron for each place, both as residual branches."""
+
+    def __init__(
+        self, channels: int, mlp_ratio: float, scale: float, post: bool, drop: float, **more: Any
+    ) -> None:
+        super().__init__()
+        self.post = post
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.modulation = Modulation(channels, **more)
+        self.mlp = Mlp(channels, int(channels * mlp_ratio))
+        self.drop_path = DropPath(drop)
+        self.gamma_1, self.gamma_2 = (
+            nn.Parameter(torch.full((channels,), scale)) if scale > 0 else None for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        for norm, part, gamma in (
+            (self.norm1, self.modulation, self.gamma_1),
+            (self.norm2, self.mlp, self.gamma_2),
+        ):
+            branch = norm(part(x)) if self.post else part(norm(x))
+            x = x + self.drop_path(times(branch, gamma))
+        return x
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution; `downsample` leads to the next and is None in the last stage."""
+
+    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+
+@MODELS.register_module()
+class FocalNet(Backbone):
+    """FocalNet for images of any size, as in the authors' dense code.
+
+    The mean over the map is one over its places of padding, too: an image beside a larger one in a
+    batch is not what it is alone.
+    """
+
+    archs = SIZES
+
+    def __init__(
+        self,
+        arch: str = "tiny",
+        embed_dim: int | None = None,
+        depths: Sequence[int] | None = None,
+        focal_levels: int | None = None,
+        focal_windows: int | None = None,
+        mlp_ratio: float = 4.0,
+        conv_embed: bool | None = None,
+        stem_padding: int = 3,
+        post_norm: bool | None = None,
+        norm_in_modulation: bool | None = None,
+        normalize_modulator: bool = False,
+        layer_scale_init_value: float | None = None,
+        in_channels: int = 3,
+        drop_path_rate: float = 0.3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        """
+        Args:
+            arch: a size by name, "tiny" to "huge"; what follows changes it.
+            embed_dim: C of the first stage; it doubles from stage to stage.
+            depths: blocks of each stage.
+            focal_levels: L of each block: 2 (the paper's small receptive field), 3 (large) or 4.
+            focal_windows: side of the first kernel, odd; each level's is 2 larger.
+            mlp_ratio: channels within the perceptrons, as a multiple of C.
+            conv_embed: whether the kernels of stem (7x7) and downsampling (3x3) overlap.
+            stem_padding: of an overlapping stem: 3 in the authors' detection and segmentation
+                files, 2 in those of classification and DINO.
+            post_norm: whether the norms follow the branches.
+            norm_in_modulation: whether a norm stands before the last linear map of a modulation.
+            normalize_modulator: whether the sum of levels is divided by L + 1; the authors' config
+                of "large" with 4 levels says so, other implementations do not.
+            layer_scale_init_value: what branches are multiplied by at the start, a learned number
+                for each channel; 0 for none.
+            in_channels: channels of the image.
+            drop_path_rate: share of images that lose the branches of the last block in training; it
+                grows linearly from 0 in the first.
+            out_indices: stages whose maps are returned, in growing order.
+            frozen_stages: what does not train: from 0 on the stem, then the first `frozen_stages`
+                stages. The norms of the maps returned always train; what lies behind the last map
+                never does.
+            with_cp: compute each block again in the backward pass, to save memory.
+            init_cfg: mmengine's; `dict(type="Pretrained", checkpoint=...)` loads weights.
+        """
+        size = self.sizes(
+            arch,
+            embed_dim=embed_dim,
+            depths=depths,
+            focal_levels=focal_levels,
+            focal_windows=focal_windows,
+            conv_embed=conv_embed,
+            post_norm=post_norm,
+            norm_in_modulation=norm_in_modulation,
+            layer_scale_init_value=layer_scale_init_value,
+        )
+        self.depths = tuple(size["depths"])
+        self.dims = tuple(size["embed_dim"] * 2**i for i in range(len(self.depths)))
+        levels, window = size["focal_levels"], size["focal_windows"]
+        _check(self.depths, self.dims, levels, window)
+        super().__init__(
+            stages=len(self.depths),
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
+        overlap = bool(size.get("conv_embed"))
+        self.patch_embed = Embedding(in_channels, self.dims[0], STEM, overlap, stem_padding)
+        rates = iter(self.drop_path_rates(sum(self.depths)))
+        halves: list[nn.Module | None] = [
+            Embedding(before, after, 2, overlap, 1) for before, after in pairwise(self.dims)
+        ]
+        self.layers: Any = nn.ModuleList(
+            Stage(
+                [
+                    Block(
+                        channels,
+                        mlp_ratio,
+                        size.get("layer_scale_init_value", 0.0),
+                        bool(size.get("post_norm")),
+                        next(rates),
+                        levels=levels,
+                        window=window,
+                        normed=bool(size.get("norm_in_modulation")),
+                        scaled=normalize_modulator,
+                    )
+                    for _ in range(depth)
+                ],
+                half,
+            )
+            for channels, depth, half in zip(self.dims, self.depths, [*halves, None], strict=True)
+        )
+        for stage, channels in zip(self.out_indices, self.out_channels, strict=True):
+            self.add_module(f"norm{stage}", nn.LayerNorm(channels))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self.freeze()
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Return C of each map."""
+        return tuple(self.dims[i] for i in self.out_indices)
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Return the pixels of the image between two places of each map."""
+        return tuple(STEM * 2**i for i in self.out_indices)
+
+    @property
+    def smallest_image(self) -> int:
+        """Return the side of one patch, in pixels."""
+        return STEM
+
+    @property
+    def depth(self) -> int:
+        """Return the number of blocks of all stages."""
+        return sum(self.depths)
+
+    def depth_of(self, name: str) -> int:
+        """Return the number of a parameter's block, from 1; 0 for the stem.
+
+        A downsampling counts with the block before it, a norm of a map returned as `depth` + 1.
+        """
+        if name.startswith("patch_embed."):
+            return 0
+        place = re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
+        if place is None:
+            return self.depth + 1
+        stage, block = int(place[1]), place[2]
+        return sum(self.depths[:stage]) + (self.depths[stage] if block is None else int(block) + 1)
+
+    def frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        """Yield the stem and the first `frozen_stages` stages, and what no map is computed from."""
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+        yield from self.layers[: max(self.frozen_stages, 0)]
+        last = self.out_indices[-1]
+        yield from (m for m in (self.layers[last].downsample, *self.layers[last + 1 :]) if m)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride)."""
+        self.check_image(image)
+        x = self.patch_embed(image.contiguous(memory_format=torch.channels_last))
+        maps = []
+        for index, layer in enumerate(self.layers[: self.out_indices[-1] + 1]):
+            for block in layer.blocks:
+                x = self.run(block, x)
+            if index in self.out_indices:
+                maps.append(self.get_submodule(f"norm{index}")(x).permute(0, 3, 1, 2))
+            if index < self.out_indices[-1]:
+                x = layer.downsample(x.permute(0, 3, 1, 2))
+        return tuple(maps)
+
+
+def _check(depths: Sequence[int], dims: Sequence[int], levels: int, window: int) -> None:
+    if min((*depths, *dims), default=0) < 1:
+        raise InputError(
+            f"FocalNet: depths and embed_dim are at least 1; got depths {tuple(depths)} and "
+            f"embed_dim {dims[0] if dims else None}."
+        )
+    if levels < 1 or window < 1 or window % 2 == 0:
+        raise InputError(
+            "FocalNet: focal_levels is at least 1 and focal_windows odd, so that a kernel has a "
+            f"middle; got {levels} and {window}. 2 to 4 and 3, 5 or 9 are usual."
+        )
+
+
+# What is known of its weights.
+
+BLOCK = "layers.{stage}.blocks.{block}."
+PARTS = (
+    *("norm1.{end}", "norm2.{end}", "mlp.fc1.{end}", "mlp.fc2.{end}", "modulation.f.{end}"),
+    *("modulation.h.{end}", "modulation.proj.{end}", "modulation.ln.{end}", "gamma_1", "gamma_2"),
+    *(f"modulation.focal_layers.{level}.0.weight" for level in range(4)),
+)
+KERNELS = {f"{BLOCK}modulation.focal_layers.{level}.0.weight?": "C 1 _ _" for level in range(1, 4)}
+ROWS = Rows(
+    stem={
+        "patch_embed.proj.weight": "C I P P",
+        "patch_embed.proj.bias": "C",
+        "patch_embed.norm.weight": "C",
+        "patch_embed.norm.bias": "C",
+    },
+    entrance={
+        "layers.{stage-1}.downsample.proj.weight": "C c K K",
+        "layers.{stage-1}.downsample.proj.bias": "C",
+        "layers.{stage-1}.downsample.norm.weight": "C",
+        "layers.{stage-1}.downsample.norm.bias": "C",
+    },
+    block={
+        **{f"{BLOCK}norm{i}.{end}": "C" for i in (1, 2) for end in ("weight", "bias")},
+        f"{BLOCK}modulation.f.weight": "F C",
+        f"{BLOCK}modulation.f.bias": "F",
+        f"{BLOCK}modulation.focal_layers.0.0.weight": "C 1 _ _",
+        **KERNELS,
+        f"{BLOCK}modulation.h.weight": "C C 1 1",
+        f"{BLOCK}modulation.h.bias": "C",
+        f"{BLOCK}modulation.ln.weight?": "C",
+        f"{BLOCK}modulation.ln.bias?": "C",
+        f"{BLOCK}modulation.proj.weight": "C C",
+        f"{BLOCK}modulation.proj.bias": "C",
+        f"{BLOCK}mlp.fc1.weight": "M C",
+        f"{BLOCK}mlp.fc1.bias": "M",
+        f"{BLOCK}mlp.fc2.weight": "C M",
+        f"{BLOCK}mlp.fc2.bias": "C",
+        f"{BLOCK}gamma_1?": "C",
+        f"{BLOCK}gamma_2?": "C",
+    },
+    output={"norm{stage}.weight*": "C", "norm{stage}.bias*": "C"},
+)
+NAMES = same(
+    "patch_embed.proj.{end}",
+    "patch_embed.norm.{end}",
+    *(BLOCK + part for part in PARTS),
+) | {
+    f"layers.{{stage-1}}.downsample.{part}.{{end}}": f"layers.{{stage-1}}.downsample.{part}.{{end}}"
+    for part in ("proj", "norm")
+}
+OUTPUT = "norm{stage}.{end}"
+
+register(
+    Architecture(
+        name="FocalNet",
+        rows=ROWS,
+        layouts=(
+            Layout("official FocalNet backbone", NAMES | same(OUTPUT), marks=(OUTPUT,)),
+            Layout(
+                "official FocalNet classification",
+                NAMES | {"norm.{end}": "norm{last}.{end}"},
+                dropped={"head.{end}": CLASSES},
+            ),
+        ),
+        width=lambda first, stage: first * 2**stage,
+        resized={
+            "{any}.focal_layers.{level}.0.weight": KERNEL,
+            "{any}.modulation.f.{end}": GATES,
+        },
+    )
+)

@@ -1,0 +1,186 @@
+"""FocalNet against the authors' outputs and transformers' implementation."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from contract import Contract
+from networks import SHARED, assert_gradients_close, gradients, randomised, weighted_sum
+from safetensors.torch import load_file
+
+from swin_dense.backbones import FocalNet
+from swin_dense.checkpoints import files, fitting
+from swin_dense.checkpoints.layouts import convert, export
+
+SMALL = {"embed_dim": 8, "depths": (1, 2, 1, 1), "drop_path_rate": 0.0}
+GOLDEN = {  # file -> options of the model, rounding as stated beside the outputs
+    "focalnet": (dict(focal_levels=2, focal_windows=9, mlp_ratio=2.0), 1e-5),
+    "focalnet_fl4": (
+        dict(
+            focal_levels=4,
+            focal_windows=3,
+            mlp_ratio=1.0,
+            conv_embed=True,
+            stem_padding=2,
+            post_norm=True,
+            normalize_modulator=True,
+        ),
+        9e-6,
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+class TestFocalNet(Contract):
+    kind = FocalNet
+    # Of the authors' README: with a classifier of 1000 classes and kernels from 3 on.
+    parameters: ClassVar = {}
+    bfloat16 = 0.2  # the error grows by its products of query and context: 0.6 to 11 per cent
+
+    def test_sizes_are_those_of_the_paper(self) -> None:
+        for name, levels, millions in (
+            ("tiny", 2, 28.4),
+            ("tiny", 3, 28.6),
+            ("small", 3, 50.3),
+            ("base", 3, 88.7),
+        ):
+            with torch.device("meta"):
+                model = FocalNet(name, focal_levels=levels, focal_windows=3)
+            counted = sum(p.numel() for p in model.parameters()) + model.out_channels[-1] * 1000
+            assert counted / 1e6 == pytest.approx(millions, rel=0.005), name
+
+
+@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="set SWIN_DENSE_SHARED")
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_outputs_and_gradients(name: str) -> None:
+    golden = load_file(SHARED / "golden" / f"{name}.safetensors")
+    options, rounding = GOLDEN[name]
+    model = FocalNet(**SMALL, **options, layer_scale_init_value=1e-4).eval()
+    model.load_state_dict({k[2:]: v for k, v in golden.items() if k.startswith("p.")})
+    for index, ours in enumerate(model(golden["x"])):
+        torch.testing.assert_close(ours, golden[f"out{index}"], atol=5 * rounding, rtol=0)
+    want = {k[2:]: v for k, v in golden.items() if k.startswith("g.")} | {"image": golden["gx"]}
+    got = gradients(model, golden["x"])
+    assert_gradients_close({k: got[k] for k in want}, want, rel=1e-3)
+
+
+OURS = {  # transformers' names of a block -> ours
+    "modulation.projection_in": "modulation.f",
+    "modulation.projection_context": "modulation.h",
+    "modulation.projection_out": "modulation.proj",
+    "modulation.layernorm": "modulation.ln",
+}
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_same_as_transformers(large: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.FocalNetConfig(
+        embed_dim=8,
+        hidden_sizes=[8, 16, 32, 64],
+        depths=[1, 2, 1, 1],
+        focal_levels=[3] * 4,
+        focal_windows=[3] * 4,
+        use_conv_embed=large,
+        use_post_layernorm=large,
+        use_post_layernorm_in_modulation=large,
+        use_layerscale=large,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config.hidden_sizes = list(config.hidden_sizes)  # its backbone adds a list to them
+    theirs = randomised(transformers.FocalNetBackbone(config)).eval()
+    ours = FocalNet(
+        **SMALL,
+        focal_levels=3,
+        focal_windows=3,
+        conv_embed=large,
+        stem_padding=2,
+        post_norm=large,
+        norm_in_modulation=large,
+        layer_scale_init_value=float(large),
+    ).eval()
+    state = {}
+    for name, tensor in theirs.state_dict().items():
+        new = name.removeprefix("focalnet.")
+        new = new.replace("embeddings.patch_embeddings.projection", "patch_embed.proj")
+        new = new.replace("embeddings.norm", "patch_embed.norm").replace("encoder.stages", "layers")
+        new = new.replace(".layers.", ".blocks.").replace(
+            "downsample.projection", "downsample.proj"
+        )
+        for word, meaning in OURS.items():
+            new = new.replace(word, meaning)
+        state[new] = tensor
+    missing, unused = ours.load_state_dict(state, strict=False)
+    assert all(name.startswith("norm") for name in missing), missing
+    assert not [n for n in unused if not n.startswith("layernorm")], unused
+    for stage in range(4):  # theirs norms no map
+        ours.get_submodule(f"norm{stage}").register_forward_hook(lambda m, given, out: given[0])
+    image = torch.randn(2, 3, 64, 96, requires_grad=True)
+    # Theirs gives the maps after the downsampling of each stage.
+    halves = [layer.downsample for layer in ours.layers[:-1]]
+    maps, own = theirs(image).feature_maps, ours(image)
+    mine = [half(m).permute(0, 3, 1, 2) for half, m in zip(halves, own, strict=False)] + [own[-1]]
+    for a, b in zip(mine, maps, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    a, b = (torch.autograd.grad(weighted_sum(m), image)[0] for m in (mine, maps))
+    assert (a - b).abs().max() <= 1e-3 * b.abs().max()
+
+
+@pytest.mark.parametrize(
+    "layout", ["official FocalNet backbone", "official FocalNet classification"]
+)
+def test_every_layout_goes_there_and_back(layout: str) -> None:
+    model = randomised(FocalNet(**SMALL, focal_levels=3, focal_windows=3))
+    state = model.state_dict()
+    if "classification" in layout:
+        state = {n: t for n, t in state.items() if not n.startswith(("norm0", "norm1", "norm2"))}
+    theirs = export(state, layout)
+    if "classification" in layout:
+        theirs |= {"head.weight": torch.ones(7, 64), "head.bias": torch.ones(7)}
+    found = convert(theirs)
+    assert (found.layout, found.architecture) == (layout, "FocalNet")
+    assert found.state.keys() == state.keys()
+    assert all(torch.equal(found.state[n], t) for n, t in state.items())
+
+
+def test_small_kernels_of_classification_become_the_middle_of_large_ones(tmp_path) -> None:
+    """The loaded model does what the file's does, and the ledger says what was changed."""
+    small = randomised(FocalNet(**SMALL, focal_levels=2, focal_windows=3)).eval()
+    large = FocalNet(**SMALL, focal_levels=2, focal_windows=9).eval()
+    torch.save({"model": small.state_dict()}, tmp_path / "small.pth")
+    checkpoint = files.read(tmp_path / "small.pth")
+    loaded, account = fitting.fit(large.state_dict(), checkpoint)
+    large.load_state_dict(loaded)
+    assert {r.how for r in account.resized} == {
+        "kernel 3x3 -> 9x9, zeros around it",
+        "kernel 5x5 -> 11x11, zeros around it",
+    }
+    image = torch.randn(2, 3, 45, 61)
+    for a, b in zip(large(image), small(image), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    # Another level: the gate of the whole map stays the last, that of the new level is 0.
+    more = FocalNet(**SMALL, focal_levels=3, focal_windows=3)
+    loaded, account = fitting.fit(more.state_dict(), checkpoint)
+    name = "layers.0.blocks.0.modulation.f.weight"
+    old, new = checkpoint.weights[name], loaded[name]
+    assert torch.equal(new, torch.cat([old[:18], torch.zeros(1, 8), old[18:]]))
+    assert "gates 19 -> 20 rows: the last stays last, new ones are 0" in {
+        r.how for r in account.resized
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"focal_windows": 4}, r"focal_windows odd.*got 2 and 4"),
+        ({"focal_levels": 0}, r"at least 1.*got 0 and 3"),
+        ({"depths": (1, 0, 1, 1)}, r"depths \(1, 0, 1, 1\)"),
+    ],
+)
+def test_mistakes(changes, text) -> None:
+    with pytest.raises(ValueError, match=f"^FocalNet: .*{text}"):
+        FocalNet("nano", **changes)
