@@ -1,4 +1,4 @@
-"""Cascade Mask R-CNN, ViT-L (ViTDet), COCO instances, 100 epochs of large-scale jitter, batch 64.
+"""Cascade Mask R-CNN, ViT-L (ViTDet), COCO instances, 100 epochs of jitter, batch 64 (32 x 2).
 
 Run       torchrun --nproc-per-node 8 tools/train.py configs/cascade_mask_rcnn_vitdet_l.py \
               --launcher pytorch --amp bf16 --pretrained mae_pretrain_vit_large
@@ -14,5 +14,14 @@ _base_ = [
     "_base_/schedule_184k.py",
 ]
 
-model = dict(backbone=dict(arch="large", drop_path_rate=0.4))
+model = dict(
+    backbone=dict(
+        type="swin_dense.ViT",
+        arch="large",
+        drop_path_rate=0.4,
+        window_size=14,
+        relative_positions="decomposed",
+        img_size=1024,
+    ),
+)
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.8))

@@ -1,4 +1,4 @@
-"""Mask R-CNN, ViT-B (ViTDet), COCO instances, 100 epochs of large-scale jitter, batch 64.
+"""Mask R-CNN, ViT-B (ViTDet), COCO instances, 100 epochs of jitter, batch 64 (32 x 2).
 
 Run       torchrun --nproc-per-node 8 tools/train.py configs/mask_rcnn_vitdet_b.py \
               --launcher pytorch --amp bf16 --pretrained mae_pretrain_vit_base
@@ -14,5 +14,13 @@ _base_ = [
     "_base_/schedule_184k.py",
 ]
 
-model = dict(backbone=dict(arch="base"))
+model = dict(
+    backbone=dict(
+        type="swin_dense.ViT",
+        arch="base",
+        window_size=14,
+        relative_positions="decomposed",
+        img_size=1024,
+    ),
+)
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.7))

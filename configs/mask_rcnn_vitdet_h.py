@@ -1,4 +1,4 @@
-"""Mask R-CNN, ViT-H (ViTDet), COCO instances, 75 epochs of large-scale jitter, batch 64.
+"""Mask R-CNN, ViT-H (ViTDet), COCO instances, 75 epochs of jitter, batch 64 (32 x 2).
 
 Run       torchrun --nproc-per-node 8 tools/train.py configs/mask_rcnn_vitdet_h.py \
               --launcher pytorch --amp bf16 --pretrained mae_pretrain_vit_huge
@@ -16,5 +16,15 @@ _base_ = [
     "_base_/schedule_138k.py",
 ]
 
-model = dict(backbone=dict(arch="huge", patch_size=16, drop_path_rate=0.5))
+model = dict(
+    backbone=dict(
+        type="swin_dense.ViT",
+        arch="huge",
+        patch_size=16,
+        drop_path_rate=0.5,
+        window_size=14,
+        relative_positions="decomposed",
+        img_size=1024,
+    ),
+)
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.9))

@@ -17,7 +17,10 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(640, 640)),
     backbone=dict(
+        type="swin_dense.ViT",
         arch="base",
+        class_token=True,
+        relative_positions="table",
         img_size=640,
         absolute_positions=False,
         layer_scale_init_value=0.1,

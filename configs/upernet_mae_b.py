@@ -20,7 +20,10 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
+        type="swin_dense.ViT",
         arch="base",
+        class_token=True,
+        relative_positions="table",
         img_size=512,
         layer_scale_init_value=1.0,
         out_blocks=(3, 5, 7, 11),
@@ -30,4 +33,4 @@ model = dict(
     auxiliary_head=dict(in_channels=768),
     test_cfg=dict(mode="slide", crop_size=(512, 512), stride=(341, 341)),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay=0.65))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.65))

@@ -7,7 +7,6 @@ channels of neck and heads, and data_preprocessor.size.
 _base_ = "upernet.py"
 
 model = dict(
-    backbone=dict(type="swin_dense.ViT", class_token=True, relative_positions="table"),
     neck=dict(
         type="Feature2Pyramid",
         rescales=[4, 2, 1, 0.5],

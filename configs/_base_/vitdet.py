@@ -1,7 +1,7 @@
 """Mask R-CNN of ViTDet: a plain ViT, a simple feature pyramid, heads with norms of channels.
 
-(arXiv 2203.16527, section 3 and appendix A.2; detectron2, projects/ViTDet.) Windows of 14 patches,
-the last block of each quarter is global. Left open: model.backbone.arch.
+(arXiv 2203.16527, section 3 and appendix A.2; detectron2, projects/ViTDet.)
+Left open: model.backbone, whose last map alone is taken.
 """
 
 _base_ = "mask_rcnn.py"
@@ -10,13 +10,7 @@ _norm = dict(type="swin_dense.ChannelNorm", eps=1e-6)
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1024),  # a square, as the authors' square_pad
-    backbone=dict(
-        type="swin_dense.ViT",
-        window_size=14,
-        relative_positions="decomposed",
-        img_size=1024,
-        out_indices=(3,),
-    ),
+    backbone=dict(out_indices=(3,)),  # the last map alone
     neck=dict(type="swin_dense.SimpleFeaturePyramid"),
     rpn_head=dict(num_convs=2),
     roi_head=dict(

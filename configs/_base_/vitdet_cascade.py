@@ -1,7 +1,8 @@
 """Cascade Mask R-CNN of ViTDet: vitdet.py with three stages of boxes (arXiv 2203.16527, A.2).
 
 As in the authors' configs (detectron2, projects/ViTDet) boxes are one for all classes and judged by
-their differences, not by their overlap. Left open: model.backbone.arch.
+their differences, not by their overlap. Left open: model.backbone,
+whose last map alone is taken.
 """
 
 _base_ = "cascade_mask_rcnn.py"
@@ -11,13 +12,7 @@ _scales = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))  # of a box's centre and of 
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1024),  # a square, as the authors' square_pad
-    backbone=dict(
-        type="swin_dense.ViT",
-        window_size=14,
-        relative_positions="decomposed",
-        img_size=1024,
-        out_indices=(3,),
-    ),
+    backbone=dict(out_indices=(3,)),  # the last map alone
     neck=dict(type="swin_dense.SimpleFeaturePyramid"),
     rpn_head=dict(num_convs=2),
     roi_head=dict(
