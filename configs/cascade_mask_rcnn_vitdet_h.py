@@ -26,5 +26,6 @@ model = dict(
         relative_positions="decomposed",
         img_size=1024,
     ),
+    neck=dict(in_channels=[1280]),
 )
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.9))

@@ -23,5 +23,6 @@ model = dict(
         relative_positions="decomposed",
         img_size=1024,
     ),
+    neck=dict(in_channels=[1024]),
 )
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.8))

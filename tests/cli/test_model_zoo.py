@@ -118,7 +118,8 @@ def test_the_arithmetic_of_a_difference_holds(name):
 
 
 def test_every_sum_is_found():
-    assert len(SUMS) == sum(" = " in stated.get("differs", "") for stated in STATED.values()) == 8
+    told = [stated.get("differs", "") for stated in STATED.values()]
+    assert len(SUMS) == sum(" = " in text and "M numbers" not in text for text in told) == 8
 
 
 def test_what_a_config_says_of_its_authors_has_a_row():

@@ -38,7 +38,13 @@ def is_a_head(path):
     return "type" in Config.fromfile(str(path)).get("model", {})
 
 
-HEADS = [path for path in sorted((ROOT / "configs/_base_").glob("*.py")) if is_a_head(path)]
+# Their necks make a pyramid of maps of one stride, which a plain ViT alone gives.
+OF_PLAIN_VITS = ("vitdet", "vitdet_cascade", "upernet_vit")
+HEADS = [
+    path
+    for path in sorted((ROOT / "configs/_base_").glob("*.py"))
+    if is_a_head(path) and path.stem not in OF_PLAIN_VITS
+]
 
 
 NAMES = list(BACKBONES)
