@@ -9,7 +9,7 @@ import torch
 from adapter_contract import AdapterContract
 from networks import randomised
 
-from swin_dense.backbones.hugging_face import HuggingFace, architectures
+from swin_dense.backbones.hugging_face_models import HuggingFace, architectures
 from swin_dense.openmmlab.engine import weights
 
 # Those of the installed transformers whose configurations know enough of these values to be small.
