@@ -17,14 +17,7 @@ from swin_dense.backbones.asked import Asked
 from swin_dense.backbones.backbone import Backbone
 from swin_dense.checkpoints import wrappers
 from swin_dense.errors import InputError
-
-
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over C of a map (B, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+from swin_dense.layers.channel_norm import ChannelNorm
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Adapter(Backbone):
         self.first = self._used_by(sum(i < self.frozen_stages for i in self.out_indices))
         if output_norm:
             for index, channels in zip(self.out_indices, self.out_channels, strict=True):
-                self.add_module(f"norm{index}", ChannelNorm(channels))
+                self.add_module(f"norm{index}", ChannelNorm(channels, eps=1e-5))
         self.output_norm = output_norm
         self.freeze()
 

@@ -25,6 +25,7 @@ from swin_dense.checkpoints.architecture import (
 )
 from swin_dense.checkpoints.names import same, under
 from swin_dense.errors import InputError
+from swin_dense.layers.channel_norm import ChannelNorm
 from swin_dense.layers.residual import DropPath, times
 from swin_dense.registry import MODELS
 
@@ -40,17 +41,6 @@ SIZES: dict[str, dict[str, Any]] = {
 STEM = 4  # pixels of an image that become one place of the first map
 GROUP = 3  # blocks of the third stage that layer-wise rules count as one layer
 EPS = 1e-6  # of every norm
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Norm the channels of each place of a map (B, C, H, W)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
@@ -132,10 +122,10 @@ class ConvNeXt(Backbone):
             init_cfg=init_cfg,
         )
         self.depths, self.dims = depths, dims
-        stem = nn.Sequential(nn.Conv2d(in_channels, dims[0], STEM, STEM), ChannelNorm(dims[0]))
+        stem = nn.Sequential(nn.Conv2d(in_channels, dims[0], STEM, STEM), ChannelNorm(dims[0], EPS))
         self.downsample_layers = nn.ModuleList([stem])
         for before, channels in pairwise(dims):
-            halve = nn.Sequential(ChannelNorm(before), nn.Conv2d(before, channels, 2, 2))
+            halve = nn.Sequential(ChannelNorm(before, EPS), nn.Conv2d(before, channels, 2, 2))
             self.downsample_layers.append(halve)
         rates = iter(self.drop_path_rates(sum(depths)))
         self.stages: Any = nn.ModuleList(
@@ -145,7 +135,7 @@ class ConvNeXt(Backbone):
             for depth, channels in zip(depths, dims, strict=True)
         )
         for stage, channels in zip(self.out_indices, self.out_channels, strict=True):
-            self.add_module(f"norm{stage}", ChannelNorm(channels))
+            self.add_module(f"norm{stage}", ChannelNorm(channels, EPS))
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

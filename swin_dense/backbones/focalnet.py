@@ -4,17 +4,14 @@ Read from the bottom: `FocalNet` is all the rest of the project sees. Weights ca
 authors' detection code. Letters: B images, H W rows and columns of a map, C channels, L levels.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense.backbones.backbone import Backbone
-from swin_dense.backbones.pyramid import padding_to
+from swin_dense.backbones.pyramid import Stage, Staged, padding_to
 from swin_dense.checkpoints.architecture import CLASSES, Architecture, Layout, Rows, register
 from swin_dense.checkpoints.names import same
 from swin_dense.checkpoints.resizing import GATES, KERNEL
@@ -140,17 +137,19 @@ class Block(nn.Module):
         return x
 
 
-class Stage(nn.Module):
-    """Blocks at one resolution; `downsample` leads to the next and is None in the last stage."""
+class Halving(Embedding):
+    """Halve a map, and double its channels."""
 
-    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
+    def __init__(self, channels: int, overlap: bool) -> None:
+        super().__init__(channels, 2 * channels, 2, overlap, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 * C)."""
+        return super().forward(x.permute(0, 3, 1, 2))
 
 
 @MODELS.register_module()
-class FocalNet(Backbone):
+class FocalNet(Staged):
     """FocalNet for images of any size, as in the authors' dense code.
 
     The mean over the map is one over its places of padding, too: an image beside a larger one in a
@@ -158,6 +157,7 @@ class FocalNet(Backbone):
     """
 
     archs = SIZES
+    patch_size = STEM
 
     def __init__(
         self,
@@ -218,10 +218,10 @@ class FocalNet(Backbone):
             norm_in_modulation=norm_in_modulation,
             layer_scale_init_value=layer_scale_init_value,
         )
-        self.depths = tuple(size["depths"])
-        self.dims = tuple(size["embed_dim"] * 2**i for i in range(len(self.depths)))
+        self.depths, self.embed_dim = tuple(size["depths"]), size["embed_dim"]
+        dims = [self.embed_dim * 2**i for i in range(len(self.depths))]
         levels, window = size["focal_levels"], size["focal_windows"]
-        _check(self.depths, self.dims, levels, window)
+        _check(self.depths, dims, levels, window)
         super().__init__(
             stages=len(self.depths),
             in_channels=in_channels,
@@ -232,11 +232,9 @@ class FocalNet(Backbone):
             init_cfg=init_cfg,
         )
         overlap = bool(size.get("conv_embed"))
-        self.patch_embed = Embedding(in_channels, self.dims[0], STEM, overlap, stem_padding)
+        self.patch_embed = Embedding(in_channels, self.embed_dim, STEM, overlap, stem_padding)
         rates = iter(self.drop_path_rates(sum(self.depths)))
-        halves: list[nn.Module | None] = [
-            Embedding(before, after, 2, overlap, 1) for before, after in pairwise(self.dims)
-        ]
+        halves = [Halving(channels, overlap) for channels in dims[:-1]]
         self.layers: Any = nn.ModuleList(
             Stage(
                 [
@@ -255,7 +253,7 @@ class FocalNet(Backbone):
                 ],
                 half,
             )
-            for channels, depth, half in zip(self.dims, self.depths, [*halves, None], strict=True)
+            for channels, depth, half in zip(dims, self.depths, [*halves, None], strict=True)
         )
         for stage, channels in zip(self.out_indices, self.out_channels, strict=True):
             self.add_module(f"norm{stage}", nn.LayerNorm(channels))
@@ -265,60 +263,11 @@ class FocalNet(Backbone):
                 nn.init.zeros_(module.bias)
         self.freeze()
 
-    @property
-    def out_channels(self) -> tuple[int, ...]:
-        """Return C of each map."""
-        return tuple(self.dims[i] for i in self.out_indices)
-
-    @property
-    def out_strides(self) -> tuple[int, ...]:
-        """Return the pixels of the image between two places of each map."""
-        return tuple(STEM * 2**i for i in self.out_indices)
-
-    @property
-    def smallest_image(self) -> int:
-        """Return the side of one patch, in pixels."""
-        return STEM
-
-    @property
-    def depth(self) -> int:
-        """Return the number of blocks of all stages."""
-        return sum(self.depths)
-
-    def depth_of(self, name: str) -> int:
-        """Return the number of a parameter's block, from 1; 0 for the stem.
-
-        A downsampling counts with the block before it, a norm of a map returned as `depth` + 1.
-        """
-        if name.startswith("patch_embed."):
-            return 0
-        place = re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
-        if place is None:
-            return self.depth + 1
-        stage, block = int(place[1]), place[2]
-        return sum(self.depths[:stage]) + (self.depths[stage] if block is None else int(block) + 1)
-
-    def frozen(self) -> Iterator[nn.Module | nn.Parameter]:
-        """Yield the stem and the first `frozen_stages` stages, and what no map is computed from."""
-        if self.frozen_stages >= 0:
-            yield self.patch_embed
-        yield from self.layers[: max(self.frozen_stages, 0)]
-        last = self.out_indices[-1]
-        yield from (m for m in (self.layers[last].downsample, *self.layers[last + 1 :]) if m)
-
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride)."""
         self.check_image(image)
-        x = self.patch_embed(image.contiguous(memory_format=torch.channels_last))
-        maps = []
-        for index, layer in enumerate(self.layers[: self.out_indices[-1] + 1]):
-            for block in layer.blocks:
-                x = self.run(block, x)
-            if index in self.out_indices:
-                maps.append(self.get_submodule(f"norm{index}")(x).permute(0, 3, 1, 2))
-            if index < self.out_indices[-1]:
-                x = layer.downsample(x.permute(0, 3, 1, 2))
-        return tuple(maps)
+        image = image.contiguous(memory_format=torch.channels_last)
+        return self.maps_of(self.patch_embed(image))
 
 
 def _check(depths: Sequence[int], dims: Sequence[int], levels: int, window: int) -> None:

@@ -5,15 +5,14 @@ dense-prediction code, and maps of any size are treated as there.
 Letters: B images, H W positions in a column and a row, C channels.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense.backbones.backbone import Backbone
+from swin_dense.backbones.pyramid import Stage, Staged
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
 from swin_dense.layers.residual import DropPath, Mlp, times
@@ -168,21 +167,14 @@ class Halving(nn.Module):
         return self.norm(self.reduction(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
-class Level(nn.Module):
-    """Blocks at one resolution; `downsample` leads to the next and is None in the last level."""
-
-    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
-
-
 @MODELS.register_module()
-class NAT(Backbone):
+class NAT(Staged):
     """Neighborhood Attention Transformer for images of any size."""
 
     archs = NAT_SIZES
     no_weight_decay_keywords = ("rpb", "norm")
+    stages_are = "levels"
+    patch_size = STEM
 
     def __init__(
         self,
@@ -272,7 +264,7 @@ class NAT(Backbone):
                 for number in range(depth)
             ]
             last = level == len(depths) - 1
-            self.levels.append(Level(blocks, None if last else Halving(channels)))
+            self.levels.append(Stage(blocks, None if last else Halving(channels)))
         for level, channels in zip(self.out_indices, self.out_channels, strict=True):
             self.add_module(f"norm{level}", nn.LayerNorm(channels))
         for module in self.modules():
@@ -283,61 +275,14 @@ class NAT(Backbone):
         self.freeze()
 
     @property
-    def out_channels(self) -> tuple[int, ...]:
-        """Return C of each map: it doubles from level to level."""
-        return tuple(self.embed_dim * 2**i for i in self.out_indices)
-
-    @property
-    def out_strides(self) -> tuple[int, ...]:
-        """Return the pixels of the image between two positions of each map."""
-        return tuple(STEM * 2**i for i in self.out_indices)
-
-    @property
     def smallest_image(self) -> int:
         """Return the shortest side of an image, in pixels: smaller maps are padded."""
         return 1
 
-    @property
-    def depth(self) -> int:
-        """Return the number of blocks of all levels."""
-        return sum(self.depths)
-
-    def depth_of(self, name: str) -> int:
-        """Return the number of a parameter's block, from 1; 0 for the stem.
-
-        A downsampling counts with the block before it, a norm of a map returned as `depth` + 1.
-        """
-        if name.startswith("patch_embed."):
-            return 0
-        place = re.match(r"levels\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
-        if place is None:
-            return self.depth + 1
-        level, block = int(place[1]), place[2]
-        count = self.depths[level] if block is None else int(block) + 1
-        return sum(self.depths[:level]) + count
-
-    def frozen(self) -> Iterator[nn.Module | nn.Parameter]:
-        """Yield the stem and the first `frozen_stages` levels, and what no map is computed from."""
-        if self.frozen_stages >= 0:
-            yield self.patch_embed
-        yield from self.levels[: max(self.frozen_stages, 0)]
-        last = self.out_indices[-1]
-        yield from (m for m in (self.levels[last].downsample, *self.levels[last + 1 :]) if m)
-
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride)."""
         self.check_image(image)
-        x = self.patch_embed(image)
-        maps = []
-        for index, level in enumerate(self.levels):
-            for block in level.blocks:
-                x = self.run(block, x)
-            if index in self.out_indices:
-                maps.append(self.get_submodule(f"norm{index}")(x).permute(0, 3, 1, 2))
-            if index == self.out_indices[-1]:
-                break
-            x = level.downsample(x)
-        return tuple(maps)
+        return self.maps_of(self.patch_embed(image))
 
 
 @MODELS.register_module()

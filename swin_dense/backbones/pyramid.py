@@ -5,7 +5,7 @@ Letters: B images, H W tokens in a column and a row, C channels.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,91 @@ class Stage(nn.Module):
         self.downsample = downsample
 
 
-class Pyramid(Backbone):
+class Staged(Backbone):
+    """Know of stages, each of half the resolution and twice the channels, what all of them share.
+
+    A subclass has `patch_embed` before them, a `Stage` each in the list that `stages_are` names,
+    and for each map that is returned a norm, `norm0` to the last.
+
+    Attributes:
+        stages_are: the list's name, as in the weights.
+        embed_dim: C of the first stage.
+        depths: blocks of each stage.
+        patch_size: pixels of a side that become one place of the first stage.
+    """
+
+    stages_are: ClassVar[str] = "layers"
+    embed_dim: int
+    depths: tuple[int, ...]
+    patch_size: int
+
+    @property
+    def stages(self) -> Any:
+        """Return the list of stages."""
+        return getattr(self, self.stages_are)
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Return C of each map: it doubles from stage to stage."""
+        return tuple(self.embed_dim * 2**i for i in self.out_indices)
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Return the side of one place of each map, in pixels."""
+        return tuple(self.patch_size * 2**i for i in self.out_indices)
+
+    @property
+    def smallest_image(self) -> int:
+        """Return the side of one patch, in pixels."""
+        return self.patch_size
+
+    @property
+    def depth(self) -> int:
+        """Return the number of blocks of all stages."""
+        return sum(self.depths)
+
+    def depth_of(self, name: str) -> int:
+        """Return the number of a parameter's block, from 1; 0 for the embeddings.
+
+        A downsampling counts with the block before it, a norm of a map returned as `depth` + 1.
+        """
+        if name.startswith(("patch_embed.", "absolute_pos_embed")):
+            return 0
+        place = re.match(rf"{self.stages_are}\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
+        if place is None:
+            return self.depth + 1
+        stage, block = int(place[1]), place[2]
+        before = self.depths[:stage]
+        return sum(before) + (self.depths[stage] if block is None else int(block) + 1)
+
+    def frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        """Yield the stem and the first `frozen_stages` - `frozen_before_stages` stages.
+
+        What lies behind the last map is not computed; a parameter without a gradient would stop a
+        distributed run.
+        """
+        if self.frozen_stages >= 0:
+            yield self.get_submodule("patch_embed")
+        yield from self.stages[: max(self.frozen_stages - self.frozen_before_stages, 0)]
+        last = self.out_indices[-1]
+        yield from (m for m in (self.stages[last].downsample, *self.stages[last + 1 :]) if m)
+
+    def maps_of(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, H, W, C) behind the stem -> maps (B, C, H, W), in the format torch.channels_last."""
+        maps = []
+        for index, stage in enumerate(self.stages):
+            for block in stage.blocks:
+                x = self.run(block, x)
+            if index in self.out_indices:
+                norm = self.get_submodule(f"norm{index}")
+                maps.append(norm(x).permute(0, 3, 1, 2))
+            if index == self.out_indices[-1]:
+                break
+            x = stage.downsample(x)
+        return tuple(maps)
+
+
+class Pyramid(Staged):
     """Run stages of blocks over ever coarser maps of tokens; see `Swin` for the arguments."""
 
     frozen_before_stages = 1  # the absolute place embedding
@@ -132,53 +216,11 @@ class Pyramid(Backbone):
         self._draw_weights()
         self.freeze()
 
-    @property
-    def out_channels(self) -> tuple[int, ...]:
-        """Return C of each map: it doubles from stage to stage."""
-        return tuple(self.embed_dim * 2**i for i in self.out_indices)
-
-    @property
-    def out_strides(self) -> tuple[int, ...]:
-        """Return the side of one token of each map, in pixels."""
-        return tuple(self.patch_size * 2**i for i in self.out_indices)
-
-    @property
-    def smallest_image(self) -> int:
-        """Return the side of one patch, in pixels."""
-        return self.patch_size
-
-    @property
-    def depth(self) -> int:
-        """Return the number of blocks of all stages."""
-        return sum(self.depths)
-
-    def depth_of(self, name: str) -> int:
-        """Return the number of a parameter's block, from 1; 0 for the embeddings.
-
-        A downsampling counts with the block before it, a norm of a map returned as `depth` + 1.
-        """
-        if name.startswith(("patch_embed.", "absolute_pos_embed")):
-            return 0
-        place = re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name)
-        if place is None:
-            return self.depth + 1
-        stage, block = int(place[1]), place[2]
-        before = self.depths[:stage]
-        return sum(before) + (self.depths[stage] if block is None else int(block) + 1)
-
     def frozen(self) -> Iterator[nn.Module | nn.Parameter]:
-        """Yield the embeddings and the first `frozen_stages` - 1 stages, counted as the authors do.
-
-        What lies behind the last map is not computed; a parameter without a gradient would stop a
-        distributed run.
-        """
-        if self.frozen_stages >= 0:
-            yield self.patch_embed
+        """Yield the embeddings and the first `frozen_stages` - 1 stages, as the authors count."""
         if self.frozen_stages >= 1 and self.absolute_pos_embed is not None:
             yield self.absolute_pos_embed
-        yield from self.layers[: max(self.frozen_stages - 1, 0)]
-        last = self.out_indices[-1]
-        yield from (m for m in (self.layers[last].downsample, *self.layers[last + 1 :]) if m)
+        yield from super().frozen()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, in_channels, height, width) -> maps (B, C, H, W), H = ceil(height / out_stride).
@@ -190,18 +232,7 @@ class Pyramid(Backbone):
         if self.absolute_pos_embed is not None:
             place = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")
             x = x + place.permute(0, 2, 3, 1)
-
-        maps = []
-        for index, layer in enumerate(self.layers):
-            for block in layer.blocks:
-                x = self.run(block, x)
-            if index in self.out_indices:
-                norm = self.get_submodule(f"norm{index}")
-                maps.append(norm(x).permute(0, 3, 1, 2))
-            if index == self.out_indices[-1]:
-                break
-            x = layer.downsample(x)
-        return tuple(maps)
+        return self.maps_of(x)
 
     def _draw_weights(self) -> None:
         """Draw random weights as the authors do; a bias table draws itself."""

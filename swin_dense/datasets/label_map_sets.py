@@ -15,6 +15,7 @@ from swin_dense.datasets.images import SUFFIXES, image_size
 from swin_dense.datasets.label_maps import (
     BINARY_REMEDY,
     IGNORED,
+    NO_FILES,
     VALUE_UNKNOWN,
     LabelTable,
     pair_files,
@@ -124,6 +125,9 @@ def examine(
     Returns:
         what they hold, None if nothing could be read, and findings, each kind once.
     """
+    if not pairs:
+        text = "no image and label map are left to look at."
+        return None, [NO_FILES.found(text, "Name another folder, or another list.", label_dir)]
     count = len(pairs) if sample is None else min(sample, len(pairs))
     pixels: collections.Counter = collections.Counter()  # per raw value
     files_with: dict[int, list[Path]] = {}

@@ -123,7 +123,11 @@ def test_same_as_transformers(large: bool) -> None:
     # Theirs gives the maps after the downsampling of each stage.
     halves = [layer.downsample for layer in ours.layers[:-1]]
     maps, own = theirs(image).feature_maps, ours(image)
-    mine = [half(m).permute(0, 3, 1, 2) for half, m in zip(halves, own, strict=False)] + [own[-1]]
+    mine = [
+        half(m.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for half, m in zip(halves, own[:-1], strict=True)
+    ]
+    mine.append(own[-1])
     for a, b in zip(mine, maps, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     a, b = (torch.autograd.grad(weighted_sum(m), image)[0] for m in (mine, maps))

@@ -183,5 +183,9 @@ def test_what_the_table_makes_of_a_set(folders):
     assert label_map_sets.one_class(LabelTable(("x", "y")), labels) == []
 
 
-def test_nothing_to_look_at(folders):
-    assert examine([], "a name", LabelTable(("x", "y"))) == (None, [])
+def test_nothing_to_look_at():
+    table = LabelTable(("x", "y"))
+    summary, (finding,) = examine([], "a name", table)
+    assert (summary, finding.kind.code) == (None, "label-map-folder-without-files")
+    with pytest.raises(InputError, match="no image and label map are left"):
+        check_pairs([], "a name", table)

@@ -10,22 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swin_dense.errors import InputError
+from swin_dense.layers.channel_norm import ChannelNorm
 from swin_dense.registry import MODELS
 
-EPS = 1e-6  # of the norms
 SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
-@MODELS.register_module()
-class ChannelNorm(nn.LayerNorm):
-    """Norm the channels of each place of a map (B, C, H, W); a norm_cfg of heads can name it."""
-
-    def __init__(self, channels: int, eps: float = EPS) -> None:
-        super().__init__(channels, eps=eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+MODELS.register_module(module=ChannelNorm)  # a norm_cfg of heads names it
 
 
 @MODELS.register_module()
