@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from swin_dense.benchmarks.peers import NotInstalledError, reach
+from swin_dense.benchmarks.peers import NotInstalledError, reach, reach_backbone
 
 
 def peer(name: str) -> ModuleType:
@@ -18,5 +18,7 @@ def peer(name: str) -> ModuleType:
 
 def peer_of(config: Path) -> None:
     """Import what the backbone of a config is from; the test is skipped where it is missing."""
-    if "swin_dense.Timm" in config.read_text(encoding="utf-8"):
-        peer("timm")
+    try:
+        reach_backbone(config)
+    except NotInstalledError as error:
+        pytest.skip(str(error))

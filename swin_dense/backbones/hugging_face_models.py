@@ -26,7 +26,7 @@ OURS = {
     "focalnet": ("FocalNet", "ours pads and normalises modulators as the authors' configs say"),
     "vitdet": ("ViT", "ours has the simple pyramid of maps and resizes tables for any size"),
 }
-INSTALL = "pip install 'swin-dense[transformers]'"
+INSTALL = "pip install '.[transformers]' in the project's folder"
 HALF = (0.5, 0.5, 0.5)  # mean and std of the image processors that shift to -1 to 1
 _answers: dict[str, Asked] = {}
 

@@ -54,7 +54,7 @@ AUTHORS: dict[str, tuple[tuple[str, Callable[[re.Match], str]], ...]] = {
     ),
 }
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-INSTALL = "pip install 'swin-dense[timm]'"
+INSTALL = "pip install '.[timm]' in the project's folder"
 
 
 def _timm() -> Any:

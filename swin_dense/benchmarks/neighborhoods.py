@@ -13,6 +13,7 @@ from torch import Tensor
 from swin_dense import ops
 from swin_dense.benchmarks import ratios
 from swin_dense.benchmarks.ratios import Case, Pair
+from swin_dense.ops.reference.neighborhood_attention import Axis
 
 Calls = tuple[Callable[[], Any], Callable[[], Any]]  # ours, theirs
 WINDOW, HEADS, HEAD_DIM, STRIDE = 7, 8, 32, 16
@@ -62,21 +63,10 @@ def by_gather(
     query: Tensor, key: Tensor, value: Tensor, table: Tensor, window: int, dilation: int
 ) -> Tensor:
     """Compute neighborhood attention from copies of all that is seen: (B, H, W, N, D), the same."""
-    (rows, below), (columns, right) = (
-        _seen(side, window, dilation, query.device) for side in query.shape[1:3]
-    )
-    k, v = (x[:, rows][:, :, :, columns] for x in (key, value))  # B, H, window, W, window, N, D
+    rows, columns = (Axis(side, window, dilation, query.device) for side in query.shape[1:3])
+    # B, H, window, W, window, N, D
+    k, v = (x[:, rows.seen][:, :, :, columns.seen] for x in (key, value))
     logits = torch.einsum("bhwnd,bhrwsnd->bhwnrs", query * query.shape[-1] ** -0.5, k)
-    bias = table[:, below][:, :, :, right]  # N, H, window, W, window
+    bias = table[:, rows.offset][:, :, :, columns.offset]  # N, H, window, W, window
     weights = (logits + bias.permute(1, 3, 0, 2, 4)).flatten(-2).softmax(-1)
     return torch.einsum("bhwnrs,bhrwsnd->bhwnd", weights.view_as(logits), v)
-
-
-def _seen(length: int, window: int, dilation: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the places each place of an axis sees, and their entries in the table's axis."""
-    place = torch.arange(length, device=device)
-    first = place % dilation
-    count = (length - first - 1) // dilation + 1
-    begin = (place // dilation - window // 2).clamp(min=0).minimum(count - window)
-    steps = begin[:, None] + torch.arange(window, device=device)
-    return steps * dilation + first[:, None], steps - (place // dilation)[:, None] + window - 1

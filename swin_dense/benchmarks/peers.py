@@ -114,6 +114,16 @@ def reach(name: str) -> ModuleType:
             del sys.modules["triton"]
 
 
+def reach_backbone(config: Path) -> None:
+    """Import the project that the backbone of a config is from, if that may lie in FOLDER.
+
+    Raises:
+        NotInstalledError: it is not there.
+    """
+    if "swin_dense.Timm" in config.read_text(encoding="utf-8"):
+        reach("timm")
+
+
 _declared: list[torch.library.Library] = []  # a library that is dropped takes its names along
 
 

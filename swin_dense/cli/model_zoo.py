@@ -118,9 +118,8 @@ def row(path: Path, stated: Mapping[str, Any]) -> Row:
     from swin_dense.openmmlab.settings import config as configs
     from swin_dense.openmmlab.settings import image_sizes
 
-    if "swin_dense.Timm" in path.read_text(encoding="utf-8"):
-        with contextlib.suppress(peers.NotInstalledError):  # the backbone then says what is missing
-            peers.reach("timm")
+    with contextlib.suppress(peers.NotInstalledError):  # the backbone then says what is missing
+        peers.reach_backbone(path)
     config = configs.load(path)
     usual = image_sizes.paper_shape(config)
     height, width = stated.get("shape", usual)

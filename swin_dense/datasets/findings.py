@@ -95,6 +95,13 @@ def kind(code: str, severity: str, rule: str, why: str) -> Kind:
     return KINDS[code]
 
 
+def of_error(error: InputError, otherwise: Kind) -> tuple[Finding, ...]:
+    """Return what an error holds, else its text as a finding of another kind."""
+    if isinstance(error, FoundError):
+        return error.findings
+    return (otherwise.found(str(error)),)
+
+
 def stop(of: Kind, file: Any, text: str, fix: str = "", ids: Iterable[Any] = ()) -> FoundError:
     """Return the error of a file of which nothing more can be said: "FILE: text fix [code]"."""
     finding = of.found(text, fix, file, ids)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_dense.datasets.findings import ERROR, INFO, WARNING, Finding, FoundError, kind, refuse
+from swin_dense.datasets.findings import ERROR, INFO, WARNING, Finding, kind, of_error, refuse
 from swin_dense.datasets.images import SUFFIXES, image_size
 from swin_dense.datasets.label_maps import (
     BINARY_REMEDY,
@@ -138,8 +138,7 @@ def examine(
             raw = read_label_map(label)
             require_same_size(image, image_size(image), label, raw.shape)
         except InputError as error:
-            of = [UNUSABLE.found(str(error))]
-            finding = (error.findings if isinstance(error, FoundError) else of)[0]
+            finding = of_error(error, UNUSABLE)[0]
             failed.setdefault(finding.kind, []).append((label, finding))
             continue
         sizes.add(raw.shape)

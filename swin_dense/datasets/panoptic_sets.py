@@ -19,7 +19,7 @@ from swin_dense.datasets.coco_panoptic import (
     read_segments,
 )
 from swin_dense.datasets.coco_problems import IMAGE_ID_TWICE, UNKNOWN_CATEGORY, UNKNOWN_IMAGE
-from swin_dense.datasets.findings import ERROR, Finding, FoundError, kind, refuse
+from swin_dense.datasets.findings import ERROR, Finding, kind, of_error, refuse
 from swin_dense.datasets.image_names import absent_files
 from swin_dense.datasets.images import image_size
 from swin_dense.datasets.paths import first_names, require_folder
@@ -219,8 +219,7 @@ def _png_findings(samples: list[dict[str, Any]], segment_dir: str | Path) -> Ite
             ids = read_segments(path, [s["id"] for s in sample["segments"]])
             image_hw = image_size(sample["img_path"])
         except InputError as error:
-            of = [UNUSABLE.found(str(error))]
-            finding = (error.findings if isinstance(error, FoundError) else of)[0]
+            finding = of_error(error, UNUSABLE)[0]
             failed.setdefault(finding.kind, []).append((path, finding))
             continue
         if not stated == ids.shape == image_hw:

@@ -54,10 +54,10 @@ def compare_sides(
     for place, found in enumerate(kinds):
         if found != kinds[0]:
             told = [", ".join(" ".join(kind).strip() for kind in k) for k in (kinds[0], found)]
-            named = "second" if len(runs) == 2 else f"{place + 1}th"
+            named = "the second" if len(runs) == 2 else f"run {place + 1}"
             raise InputError(
                 f"the runs do not judge the same: {told[0] or 'nothing'} in the first, "
-                f"{told[1] or 'nothing'} in the {named}. Compare evaluations of one task with the "
+                f"{told[1] or 'nothing'} in {named}. Compare evaluations of one task with the "
                 "same metrics."
             )
     compared = []

@@ -20,7 +20,7 @@ from swin_dense.datasets import (
     panoptic_sets,
 )
 from swin_dense.datasets.coco_file import open_coco
-from swin_dense.datasets.findings import ERROR, Finding, FoundError, kind
+from swin_dense.datasets.findings import ERROR, Finding, FoundError, kind, of_error
 from swin_dense.datasets.image_files import ImageFile
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.data.datasets import location
@@ -53,20 +53,16 @@ def examine(
     found: list[Finding] = []
     try:
         names = places.find_data(config, splits, data_root, classes)
-    except FoundError as error:
-        return list(error.findings)
     except InputError as error:
-        return [REFUSED.found(str(error))]
+        return list(of_error(error, REFUSED))
     files: dict[str, list[ImageFile]] = {}
     first = None  # the annotation file that says which classes there are
     for split, dataset in zip(splits, datasets_of(config, splits), strict=True):
         try:
             findings, files[split] = _of_split(config, dataset, names, first)
             found += findings
-        except FoundError as error:
-            found += error.findings
         except InputError as error:
-            found.append(REFUSED.found(str(error)))
+            found += of_error(error, REFUSED)
         first = first or ("ann_file" in dataset and location(dataset, "ann_file")) or None
     for split, images in files.items():
         found += image_files.examine(images, f"{split} images")
@@ -93,10 +89,8 @@ def _as_a_run(
         if scale:
             image_sizes.scale_images(config, scale)
         return fits.examine(config, splits)
-    except FoundError as error:
-        return list(error.findings)
     except InputError as error:
-        return [REFUSED.found(str(error))]
+        return list(of_error(error, REFUSED))
 
 
 def _of_split(

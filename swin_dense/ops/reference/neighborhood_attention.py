@@ -74,7 +74,7 @@ def neighborhood_attention_backward(
         )
 
 
-class _Axis:
+class Axis:
     """What the positions along one axis see.
 
     Attributes:
@@ -93,28 +93,28 @@ class _Axis:
         self.offset = steps - number[:, None] + window - 1
 
 
-def _axes(query: Tensor, window: int, down: int, across: int) -> tuple[_Axis, _Axis]:
+def _axes(query: Tensor, window: int, down: int, across: int) -> tuple[Axis, Axis]:
     height, width = query.shape[1:3]
     return (
-        _Axis(height, window, down, query.device),
-        _Axis(width, window, across, query.device),
+        Axis(height, window, down, query.device),
+        Axis(width, window, across, query.device),
     )
 
 
-def _seen(x: Tensor, rows: _Axis, columns: _Axis, row: int) -> Tensor:
+def _seen(x: Tensor, rows: Axis, columns: Axis, row: int) -> Tensor:
     """(B, H, W, N, D) -> (B, H, W, window, N, D): what is seen in one row of each window."""
     lines = x.index_select(1, rows.seen[:, row])
     return lines.index_select(2, columns.seen.flatten()).unflatten(2, columns.seen.shape)
 
 
-def _add_seen(to: Tensor, pairs: Tensor, rows: _Axis, columns: _Axis, row: int) -> None:
+def _add_seen(to: Tensor, pairs: Tensor, rows: Axis, columns: Axis, row: int) -> None:
     """Add (B, H, W, window, N, D) to where `_seen` reads it in `to`."""
     lines = torch.zeros_like(to)
     lines.index_add_(2, columns.seen.flatten(), pairs.flatten(2, 3))
     to.index_add_(1, rows.seen[:, row], lines)
 
 
-def _weights(q: Tensor, k: Tensor, table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def _weights(q: Tensor, k: Tensor, table: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """Return the weight each position gives to each it sees: (B, H, W, N, window, window)."""
     logits = []
     for row in range(rows.seen.shape[1]):
