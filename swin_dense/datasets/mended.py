@@ -81,12 +81,11 @@ def write_label_maps(
     lines, changes = [], {}
     _make_empty(out, "label_maps")
     for split, (pairs, image_dir, label_dir, table) in sets.items():
-        maps = {label: _raw(label) for _, label in pairs}
-        readable = [raw for raw, _ in maps.values() if raw is not None]
-        values = set().union(*(np.unique(raw).tolist() for raw in readable)) if readable else set()
-        binary = values == {0, IGNORE} and len(table.classes) == 2 and IGNORE in table.ignore
+        labels = [label for _, label in pairs]
+        binary = _is_binary(labels, table)
         changed: dict[str, list[str]] = {}
-        for label, (raw, repairs) in maps.items():
+        for label in labels:  # one at a time: a large set does not fit into memory
+            raw, repairs = _raw(label)
             name = label.relative_to(label_dir)
             target = out / "label_maps" / split / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,13 +97,32 @@ def write_label_maps(
             else:
                 shutil.copyfile(label, target)
         images = _link(image_dir, out, split)
-        changes[split] = {"from": str(label_dir), "label_maps": len(maps), "changed": changed}
+        changes[split] = {"from": str(label_dir), "label_maps": len(labels), "changed": changed}
         where = out / "label_maps" / split
-        lines.append(f"{where}: {len(changed)} of {len(maps)} changed; images linked as {images}")
-    names = next(iter(sets.values()))[3]
-    if names.values is None and names.first_value == 0:
-        (out / "classes.txt").write_text("".join(f"{n}\n" for n in names.classes), "utf-8")
+        lines.append(f"{where}: {len(changed)} of {len(labels)} changed; images linked as {images}")
+        if names := _names(table):
+            (out / "classes.txt").write_text(names, encoding="utf-8")
     return [*lines, _write_changes(changes, out)]
+
+
+def _is_binary(labels: Sequence[Path], table: LabelTable) -> bool:
+    """Tell whether a set of two classes, of which 255 is none, has the values 0 and 255 alone."""
+    if len(table.classes) != 2 or IGNORE not in table.ignore:
+        return False
+    values: set[int] = set()
+    for label in labels:
+        raw, _ = _raw(label)
+        values.update([] if raw is None else np.unique(raw).tolist())
+    return values == {0, IGNORE}
+
+
+def _names(table: LabelTable) -> str:
+    """Return a table as the lines of a classes.txt, "" where one cannot say it."""
+    known = {raw: table.classes[index] for raw, index in table.raw_to_index.items()}
+    known |= dict.fromkeys(set(table.ignore) - {IGNORE}, "(ignored)")
+    if table.values is not None or set(known) != set(range(len(known))):
+        return ""
+    return "".join(f"{known[raw]}\n" for raw in range(len(known)))
 
 
 def _raw(label: Path) -> tuple[np.ndarray | None, list[str]]:

@@ -360,3 +360,22 @@ def test_a_repaired_copy_of_label_maps(tmp_path):
         "one of three equal channels is kept",
         "255 became 1",
     ]
+
+
+def test_a_repaired_copy_keeps_what_is_ignored(tmp_path):
+    root = tmp_path / "set"
+    for split in ("train", "val"):
+        for place in ("images", "label_maps"):
+            (root / place / split).mkdir(parents=True)
+        Image.new("RGB", (40, 33), (9, 80, len(split))).save(root / f"images/{split}/a.jpg")
+        raw = np.tile(np.arange(4, dtype=np.uint8), (33, 10))
+        Image.fromarray(np.stack([raw] * 3, 2)).save(root / f"label_maps/{split}/a.png")
+    (root / "classes.txt").write_text("(other)\nground\nroad\n(void)\n")
+    for data in (root, tmp_path / "out"):
+        config = configs.load("configs/upernet_swin_nano.py", None, lambda line: None)
+        found = examination.examine(config, data_root=str(data))
+        if data == root:
+            assert "label-map-of-colours" in {f.kind.code for f in found}
+            examination.mend(config, ("train", "val"), tmp_path / "out")
+    assert not [f.text for f in found if f.severity == "error"]
+    assert (tmp_path / "out/classes.txt").read_text() == "(ignored)\nground\nroad\n(ignored)\n"
