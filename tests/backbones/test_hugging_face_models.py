@@ -103,7 +103,7 @@ def test_mistakes_say_the_rule(stated: dict, text: str, monkeypatch) -> None:
 
 def test_a_missing_package_is_named_with_what_helps(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"pip install 'swin-dense\[transformers\]'"):
+    with pytest.raises(ValueError, match=r"pip install '\.\[transformers\]'"):
         HuggingFace("swin")
 
 
