@@ -15,7 +15,7 @@ quickstart: setup  ## fine-tune, evaluate and draw a small detector, then a smal
 
 # Each process starts with a row of neighbours, which share what is slow to make, and takes from
 # the end of another's row when its own is done. One core is enough for each.
-PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal --durations 40
 
 test: setup  ## the tests
 	$(PYTEST) -m "not slow"
