@@ -1,15 +1,17 @@
 """Predictions as pictures: colours over the image, and the names of what is there."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from swin_dense.report import lettering
+from swin_dense.report.masks import Masks
 
 STRENGTH = 0.55  # of the colour over the image, where it is all there is to see;
 OBJECT = 0.4  # of that of an object, whose box and outline tell it as well
 READABLE = 480  # pixels of the shorter side; smaller images are enlarged
-SHADES = (1.0, 0.72, 1.25, 0.55, 1.45)  # of one class's colour, so that its objects differ
 TEXT = 1 / 36  # height of a name, and
 LINE = 1 / 240  # width of the line around a box, as shares of the shorter side
 MARGIN = 2  # pixels around a name
@@ -54,7 +56,7 @@ def label_overlay(
 def instance_overlay(
     rgb: np.ndarray,
     boxes: np.ndarray,
-    masks: np.ndarray | None,
+    masks: Masks | None,
     texts: Sequence[str],
     colours: Sequence[Colour],
 ) -> np.ndarray:
@@ -66,7 +68,7 @@ def instance_overlay(
     Args:
         rgb: (H, W, 3) uint8.
         boxes: (N, 4), left, top, right, bottom in pixels of `rgb`.
-        masks: (N, H, W) bool, or None.
+        masks: of each object, or None.
         texts, colours: of each object.
 
     Returns:
@@ -79,7 +81,9 @@ def instance_overlay(
     frames = [_around(box * factor, line, shape) for box in boxes]
     for i in reversed(range(len(boxes))):
         if masks is not None:
-            _paint(canvas, masks[i].repeat(factor, 0).repeat(factor, 1), colours[i])
+            rows, columns = (slice(s.start * factor, s.stop * factor) for s in masks.crops[i].place)
+            mask = masks.crops[i].pixels.repeat(factor, 0).repeat(factor, 1)
+            _paint(canvas[rows, columns], mask, colours[i])
     picture = Image.fromarray(canvas.round().astype(np.uint8))
     draw = ImageDraw.Draw(picture)
     for i in reversed(range(len(boxes))):
@@ -108,7 +112,7 @@ def segment_overlay(
         rgb: (H, W, 3) uint8.
         segments: (H, W), 0 where there is no segment, else the "id" of a row.
         rows: dicts with id, class and, where there is one, score.
-        colours: of each class; the objects of one class have shades of it.
+        colours: of each class.
 
     Returns:
         (H', W', 3) uint8; a small image is enlarged.
@@ -116,11 +120,9 @@ def segment_overlay(
     factor = enlargement(*segments.shape)
     mixed = enlarged(rgb, factor).astype(np.float32)
     segments = segments.repeat(factor, 0).repeat(factor, 1)
-    before: dict[str, int] = {}
     for row in rows:
-        place = before[row["class"]] = before.get(row["class"], -1) + 1
-        colour = np.array(colours[row["class"]], np.float32) * SHADES[place % len(SHADES)]
-        _mix(mixed, segments == row["id"], colour.clip(0, 255), STRENGTH)
+        colour = np.array(colours[row["class"]], np.float32)
+        _mix(mixed, segments == row["id"], colour, STRENGTH)
     mixed[_borders(segments)] = 255
     picture = Image.fromarray(mixed.round().astype(np.uint8))
     labels = _Labels(picture)
@@ -131,56 +133,76 @@ def segment_overlay(
     return np.asarray(picture)
 
 
+class _Label(NamedTuple):
+    frame: Frame
+    text: str
+    paper: Colour
+    font: lettering.Font
+
+
 class _Labels:
-    """Names to write over a picture: kept inside it, and off one another where there is room."""
+    """Names to write over a picture: inside it, and never over one another.
+
+    A name for which there is no free place beside its object is left out; those that come first
+    are placed first.
+    """
 
     def __init__(self, picture: Image.Image) -> None:
         self.width, self.height = picture.size
-        size = max(11, round(min(picture.size) * TEXT))
-        self.font = ImageFont.load_default(size)
-        self.written: list[tuple[Frame, str, Colour]] = []
+        self.size = max(11, round(min(picture.size) * TEXT))
+        self.written: list[_Label] = []
 
     def beside(self, frame: Frame, text: str, paper: Colour) -> None:
         """Put a text above a frame, else below it, else within it."""
-        width, height = self._size(text)
-        left, top, _, bottom = frame
-        left = min(left, max(0, self.width - width))
-        spots = [(left, top - height), (left, bottom + 1), (left, top)]
-        inside = [place for place in spots if self._inside(place, text) == place] or spots[2:]
-        free = [place for place in inside if not self._taken(place, width, height)]
-        self._put((free or inside)[0], text, paper)
+        width, height = self._sides(text)
+        left, top, right, bottom = frame
+        columns = (min(left, max(0, self.width - width)), right + 1 - width)
+        rows = (top - height, bottom + 1, top, bottom + 1 - height)
+        within = self._inside((columns[0], top), width, height)
+        inside = [
+            spot
+            for x in columns
+            for y in rows
+            if self._inside(spot := (x, y), width, height) == spot
+        ]
+        self._put([*inside, within], text, paper)
 
     def over(self, point: tuple[int, int], text: str) -> None:
-        """Put a text with its middle on a point (x, y)."""
-        width, height = self._size(text)
-        self._put((point[0] - width // 2, point[1] - height // 2), text, (0, 0, 0))
+        """Put a text with its middle on a point (x, y), else a little higher or lower."""
+        width, height = self._sides(text)
+        x, y = point[0] - width // 2, point[1] - height // 2
+        spots = [(x, y + step * height) for step in (0, -1, 1, -2, 2)]
+        self._put([self._inside(spot, width, height) for spot in spots], text, (0, 0, 0))
 
     def draw(self, draw: ImageDraw.ImageDraw) -> None:
-        """Write them, the first ones on top."""
-        for frame, text, paper in reversed(self.written):
+        """Write them."""
+        for frame, text, paper, font in self.written:
             bright = np.dot(paper, (0.299, 0.587, 0.114)) > 140  # as the eye weighs colours
             draw.rectangle(frame, fill=paper)
             at = (frame[0] + MARGIN, frame[1] + MARGIN)
-            draw.text(at, text, fill="black" if bright else "white", font=self.font)
+            draw.text(at, text, fill="black" if bright else "white", font=font)
 
-    def _put(self, place: tuple[int, int], text: str, paper: Colour) -> None:
-        width, height = self._size(text)
-        x, y = self._inside(place, text)
-        self.written.append(((x, y, x + width - 1, y + height - 1), text, paper))
+    def _put(self, spots: Sequence[tuple[int, int]], text: str, paper: Colour) -> None:
+        width, height = self._sides(text)
+        for x, y in spots:
+            if not self._taken(x, y, width, height):
+                font, text = lettering.fitting(text, self.size)
+                frame = (x, y, x + width - 1, y + height - 1)
+                self.written.append(_Label(frame, text, paper, font))
+                return
 
-    def _size(self, text: str) -> tuple[int, int]:
-        # All names are equally high, whichever letters they have.
-        width, height = round(self.font.getlength(text)), round(self.font.getbbox("Ågj|")[3])
+    def _sides(self, text: str) -> tuple[int, int]:
+        # All names of a script are equally high, whichever letters they have.
+        font, text = lettering.fitting(text, self.size)
+        width, height = round(font.getlength(text)), round(font.getbbox("Ågj|" + text)[3])
         return width + 2 * MARGIN + 1, height + 2 * MARGIN
 
-    def _inside(self, place: tuple[int, int], text: str) -> tuple[int, int]:
+    def _inside(self, place: tuple[int, int], width: int, height: int) -> tuple[int, int]:
         """Move a place so that the text does not leave the picture on the right or below."""
-        width, height = self._size(text)
         x, y = min(place[0], self.width - width), min(place[1], self.height - height)
         return max(0, x), max(0, y)
 
-    def _taken(self, place: tuple[int, int], width: int, height: int) -> bool:
-        x, y = place
+    def _taken(self, x: int, y: int, width: int, height: int) -> bool:
         return any(
             x <= right and left < x + width and y <= bottom and top < y + height
             for (left, top, right, bottom), *_ in self.written
@@ -228,12 +250,12 @@ def _anchor(inside: np.ndarray) -> tuple[int, int]:
 
 def _legend(rows: list[tuple[Colour, str]], height: int) -> np.ndarray:
     size = int(np.clip(height // 24, 11, 28))
-    font = ImageFont.load_default(size)
+    fonts = [lettering.fitting(text, size) for _, text in rows]
     step = round(size * 1.5)
-    width = max(int(font.getlength(text)) for _, text in rows) + 3 * size
+    width = max(int(font.getlength(text)) for font, text in fonts) + 3 * size
     panel = Image.new("RGB", (width, max(height, step * len(rows) + size)), "white")
     draw = ImageDraw.Draw(panel)
-    for i, (colour, text) in enumerate(rows):
+    for i, ((colour, _), (font, text)) in enumerate(zip(rows, fonts, strict=True)):
         top = size // 2 + i * step
         draw.rectangle((size // 2, top, size // 2 + size, top + size), fill=colour, outline="black")
         draw.text((2 * size, top - size // 8), text, fill="black", font=font)

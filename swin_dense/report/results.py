@@ -7,7 +7,7 @@ Letters: N objects, H W rows and columns of the image, in pixels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 
 from swin_dense.datasets import colours, images
 from swin_dense.errors import InputError, nearest
-from swin_dense.report import pictures
+from swin_dense.report import outlines, pictures
+from swin_dense.report.masks import Masks
 
 SCORE_DIGITS, BOX_DIGITS = 4, 2  # after the point, in JSON; COCO's results are not rounded
 
@@ -56,10 +57,12 @@ class Result(ABC):
     Attributes:
         image: (H, W, 3) uint8, RGB: what was looked at.
         classes: names of all classes of the model; a label is a place in them.
+        name: of the image in what it came from: a path, an address, "clip.mp4#12" for a frame.
     """
 
     image: np.ndarray
     classes: tuple[str, ...]
+    name: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -92,6 +95,33 @@ class Result(ABC):
         Raises:
             InputError: a class of the model has no id.
         """
+
+    def to_geojson(self) -> dict[str, Any]:
+        """Return a FeatureCollection: a feature for each object or class, its outline in pixels.
+
+        Outlines run along the edges of pixels, so that they have exactly the mask's area. Objects
+        without masks are their boxes. `properties` are class and, where there is one, score.
+        """
+        features = [
+            {"type": "Feature", "geometry": shape, "properties": about}
+            for shape, about in self._shapes()
+            if shape["coordinates"]
+        ]
+        return {"type": "FeatureCollection", "features": features}
+
+    @abstractmethod
+    def to_supervision(self) -> Any:
+        """Return `supervision.Detections`, which its annotators, zones and trackers take.
+
+        An object, or each class of a label map, is a row; its name is in `data["class_name"]`.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+
+    @abstractmethod
+    def _shapes(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Give the geometry and the properties of each feature."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -134,13 +164,14 @@ class Instances(Result):
         boxes: (N, 4) float32, left, top, right, bottom in pixels.
         scores: (N,) float32, 0 to 1.
         labels: (N,) int64.
-        masks: (N, H, W) bool; None of a model that finds boxes alone.
+        masks: N masks (H, W) of bools, held where objects are; `np.asarray` makes them an array.
+            None of a model that finds boxes alone.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    masks: np.ndarray | None = None
+    masks: Masks | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,7 +182,7 @@ class Instances(Result):
         return len(self.labels)
 
     def __iter__(self) -> Iterator[Instance]:
-        masks = [None] * len(self) if self.masks is None else self.masks
+        masks: Any = [None] * len(self) if self.masks is None else self.masks
         rows = zip(
             self.names, self.labels.tolist(), self.scores.tolist(), self.boxes, masks, strict=True
         )
@@ -203,6 +234,26 @@ class Instances(Result):
             entry["segmentation"] = mask
         return rows
 
+    def to_supervision(self) -> Any:
+        """Return boxes, scores, labels, names and masks; see `Result.to_supervision`."""
+        masks = None if self.masks is None else np.asarray(self.masks)
+        return _detections(self.boxes, self.labels, self.names, self.scores, masks)
+
+    def some(self, chosen: np.ndarray) -> "Instances":
+        """Return some of the objects, by their places or as a bool for each."""
+        masks = None if self.masks is None else self.masks[chosen]
+        boxes, scores, labels = self.boxes[chosen], self.scores[chosen], self.labels[chosen]
+        return replace(self, boxes=boxes, scores=scores, labels=labels, masks=masks)
+
+    def _shapes(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        for i, (name, score) in enumerate(zip(self.names, self.scores.tolist(), strict=True)):
+            about = {"class": name, "score": round(score, SCORE_DIGITS)}
+            if self.masks is None:
+                yield _box_outline(self.boxes[i]), about
+            else:
+                crop = self.masks.crops[i]
+                yield _outline(crop.pixels, crop.left, crop.top), about
+
     def _encoded(self) -> list[dict[str, Any]]:
         """Encode the masks; of a model without masks there are none."""
         return [] if self.masks is None else [run_lengths_of_mask(mask) for mask in self.masks]
@@ -250,6 +301,17 @@ class LabelMap(Result):
             }
             for row in self
         ]
+
+    def to_supervision(self) -> Any:
+        """Return the mask of each class in the image; see `Result.to_supervision`."""
+        rows = list(self)
+        masks = np.stack([self.labels == row.label for row in rows])
+        labels = np.array([row.label for row in rows])
+        return _detections(_boxes(masks), labels, [row.name for row in rows], None, masks)
+
+    def _shapes(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        for row in self:
+            yield _outline(self.labels == row.label), {"class": row.name}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -301,6 +363,20 @@ class Segments(Result):
         digits = [self.ids >> shift & 255 for shift in (0, 8, 16)]
         return np.stack(digits, axis=-1).astype(np.uint8)
 
+    def to_supervision(self) -> Any:
+        """Return the mask of each segment; see `Result.to_supervision`."""
+        masks = np.zeros((len(self.rows), *self.size), bool)
+        for mask, row in zip(masks, self.rows, strict=True):
+            mask[:] = self.ids == row.id
+        labels = np.array([row.label for row in self.rows], np.int64)
+        scores = np.array([row.score for row in self.rows], np.float32)
+        return _detections(_boxes(masks), labels, [r.name for r in self.rows], scores, masks)
+
+    def _shapes(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        for row in self._json_rows():
+            about = {"class": row["class"], "score": row["score"], "isthing": row["isthing"]}
+            yield _outline(self.ids == row["id"]), about
+
     def _json_rows(self) -> list[dict[str, Any]]:
         return [
             {
@@ -326,6 +402,44 @@ def run_lengths_of_mask(mask: np.ndarray) -> dict[str, Any]:
     """Encode a mask (H, W) as COCO does: runs down the columns, as text."""
     encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+
+
+def _outline(mask: np.ndarray, left: int = 0, top: int = 0) -> dict[str, Any]:
+    parts = [
+        [[list(xy) for xy in ring] for ring in part] for part in outlines.polygons(mask, left, top)
+    ]
+    return {"type": "MultiPolygon", "coordinates": parts}
+
+
+def _box_outline(box: np.ndarray) -> dict[str, Any]:
+    left, top, right, bottom = (round(side, BOX_DIGITS) for side in box.tolist())
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _boxes(masks: np.ndarray) -> np.ndarray:
+    """Return the boxes (N, 4) around masks (N, H, W)."""
+    crops = Masks.of(masks).crops
+    sides = [(c.left, c.top, c.left + c.pixels.shape[1], c.top + c.pixels.shape[0]) for c in crops]
+    return np.array(sides, np.float32).reshape(-1, 4)
+
+
+def _detections(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    scores: np.ndarray | None,
+    masks: np.ndarray | None,
+) -> Any:
+    try:
+        from supervision import Detections
+    except ImportError as error:
+        raise InputError(
+            f"to_supervision: supervision does not import ({error}). It is an extra of this "
+            "project: pip install '.[supervision]' in the project's folder."
+        ) from error
+    data = {"class_name": np.array(names, dtype=str)}
+    return Detections(xyxy=boxes, mask=masks, confidence=scores, class_id=labels, data=data)
 
 
 def _sides(result: Result) -> dict[str, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from swin_dense.datasets import colours
 from swin_dense.datasets.label_maps import IGNORE
 from swin_dense.report import pictures
+from swin_dense.report.masks import Masks
 
 STRIPE = 8  # pixels between two lines of what is not judged
 GREY = (150, 150, 150)
@@ -69,7 +70,7 @@ def draw(sample: Sample) -> np.ndarray:
     boxes = np.zeros((0, 4)) if sample.boxes is None else sample.boxes
     labels = np.zeros(0, int) if sample.labels is None else sample.labels
     order = np.argsort((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
-    masks = None if sample.masks is None else sample.masks[order]
+    masks = None if sample.masks is None else Masks.of(sample.masks, order)
     drawn = pictures.instance_overlay(
         rgb,
         boxes[order],

@@ -9,6 +9,7 @@ import numpy as np
 
 from swin_dense.datasets import colours, images
 from swin_dense.report import page, pictures, records
+from swin_dense.report.masks import Masks
 
 TITLES = {"bbox": "boxes", "segm": "masks", "boundary": "boundaries", "proposal": "proposals"}
 AT_ONCE = 4  # images that show without being asked for
@@ -129,7 +130,7 @@ def _overlay(
     corners[:, 2:] += corners[:, :2]
     masks = None
     if kind == "segm" and rows:
-        masks = np.stack([coco.ann_to_mask(dict(row)).astype(bool) for row in rows])
+        masks = Masks.of(np.stack([coco.ann_to_mask(dict(row)).astype(bool) for row in rows]))
     names = []
     for row in rows:
         score = f" {row['score']:.2f}" if "score" in row else ""

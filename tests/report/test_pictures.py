@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from swin_dense.datasets.colours import palette
+from swin_dense.report import pictures
+from swin_dense.report.masks import Masks
 from swin_dense.report.pictures import (
     OBJECT,
     STRENGTH,
@@ -61,7 +64,7 @@ def rows(*names):
     return [{"id": i, "class": name, "score": 0.5} for i, name in enumerate(names, start=1)]
 
 
-def test_segments_are_coloured_by_class_and_objects_of_one_class_differ():
+def test_segments_have_the_colour_of_their_class_and_a_border():
     segments = np.zeros((600, 900), int)
     segments[:, 300:600], segments[:, 600:750], segments[:, 750:] = 1, 2, 3
     rgb = np.full((600, 900, 3), 100, np.uint8)
@@ -71,7 +74,7 @@ def test_segments_are_coloured_by_class_and_objects_of_one_class_differ():
     for x, colour in ((320, SKY), (620, CAT)):
         expected = 100 * (1 - STRENGTH) + np.array(colour) * STRENGTH
         assert np.abs(out[20, x] - expected).max() <= 1
-    assert np.abs(out[20, 620].astype(int) - out[20, 800]).sum() > 20
+    assert np.array_equal(out[20, 620], out[20, 800])  # two cats, told apart by their borders
     for border in (299, 599, 749):
         assert (out[20, border] == 255).all()
 
@@ -111,6 +114,7 @@ def test_no_segment_leaves_the_picture():
 def objects(size, *boxes, texts=None, colours=(CAT, SKY), masks=None, grey=100):
     rgb = np.full((*size, 3), grey, np.uint8)
     texts = texts or ["x"] * len(boxes)
+    masks = None if masks is None else Masks.of(masks)
     return instance_overlay(rgb, np.array(boxes, np.float32), masks, texts, colours[: len(boxes)])
 
 
@@ -202,6 +206,23 @@ def test_names_of_neighbours_do_not_cover_one_another():
     assert (ys >= 300).sum() > 50
 
 
+def test_names_are_never_over_one_another_and_the_surest_are_written_first():
+    """Where more names than fit lie in one place, the last ones are left out."""
+    labels = pictures._Labels(Image.new("RGB", (620, 480)))
+    for i in range(50):
+        labels.beside((200, 200, 300, 300), f"zebra {99 - i}", CAT)
+        labels.over((150, 400), f"sea {i}")
+    frames = [label.frame for label in labels.written]
+    assert 8 < len(frames) < 20
+    taken = np.zeros((480, 620), int)
+    for left, top, right, bottom in frames:
+        taken[top : bottom + 1, left : right + 1] += 1
+    assert taken.max() == 1
+    assert taken.sum() == sum((r - x + 1) * (b - y + 1) for x, y, r, b in frames)  # all inside
+    assert labels.written[0].text == "zebra 99"
+    assert {label.text for label in labels.written} >= {"zebra 98", "sea 0", "sea 1"}
+
+
 def test_small_images_of_objects_are_enlarged_with_their_boxes():
     """72x104 is enlarged six times: a box from x 10 to 20 becomes one from 60 to 120."""
     masks = np.zeros((1, 72, 104), bool)
@@ -215,5 +236,5 @@ def test_small_images_of_objects_are_enlarged_with_their_boxes():
 
 def test_no_object_leaves_the_picture():
     rgb = np.random.default_rng(2).integers(0, 256, (500, 520, 3)).astype(np.uint8)
-    none = np.zeros((0, 500, 520), bool)
+    none = Masks((500, 520), [])
     assert np.array_equal(instance_overlay(rgb, np.zeros((0, 4)), none, [], []), rgb)

@@ -3,9 +3,13 @@
 import contextlib
 import io
 import json
+import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from peers import peer
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -13,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from swin_dense.datasets.colours import palette
 from swin_dense.errors import InputError
+from swin_dense.report.masks import Masks
 from swin_dense.report.results import Instances, LabelMap, Segment, Segments
 
 CLASSES = ("cat", "dog", "sea")
@@ -31,7 +36,7 @@ def instances(masks=True):
         boxes=np.array([[1, 0, 3.126, 2], [0, 2, 1, 3]], np.float32),
         scores=np.array([0.87654, 0.5], np.float32),
         labels=np.array([1, 0]),
-        masks=found if masks else None,
+        masks=Masks.of(found) if masks else None,
     )
 
 
@@ -208,3 +213,74 @@ def test_every_result_is_drawn_over_its_image_or_another(result):
     assert np.ptp(ratio) < 0.03
     with pytest.raises(InputError, match=r"draw: the image is 3x4 pixels, .* one of 4x3"):
         result.draw(np.zeros((4, 3, 3), np.uint8))
+
+
+def area(ring):
+    return sum(x * b - a * y for (x, y), (a, b) in pairwise(ring)) / 2
+
+
+def areas(found):
+    """Class -> area of its outline, of each feature."""
+    return [
+        (f["properties"]["class"], sum(area(r) for p in f["geometry"]["coordinates"] for r in p))
+        for f in found["features"]
+    ]
+
+
+def test_outlines_have_the_area_of_what_was_found():
+    found = json.loads(json.dumps(instances().to_geojson()))
+    assert found["type"] == "FeatureCollection"
+    assert areas(found) == [("dog", 4), ("cat", 1)]
+    assert found["features"][0]["properties"] == {"class": "dog", "score": 0.8765}
+    assert found["features"][1]["geometry"] == {
+        "type": "MultiPolygon",
+        "coordinates": [[[[0, 2], [1, 2], [1, 3], [0, 3], [0, 2]]]],
+    }
+    assert areas(LABELS.to_geojson()) == [("cat", 7), ("sea", 5)]
+    assert areas(SEGMENTS.to_geojson()) == [("sea", 6), ("cat", 2), ("cat", 1)]
+    assert SEGMENTS.to_geojson()["features"][0]["properties"]["isthing"] is False
+
+
+def test_an_object_without_a_mask_is_its_box():
+    [dog, _] = instances(masks=False).to_geojson()["features"]
+    ring = [[1, 0], [3.13, 0], [3.13, 2], [1, 2], [1, 0]]
+    assert dog["geometry"] == {"type": "Polygon", "coordinates": [ring]}
+
+
+def test_an_object_without_a_pixel_has_no_outline():
+    found = instances()
+    empty = Masks.of(np.zeros((2, 3, 4), bool))
+    assert replace(found, masks=empty).to_geojson()["features"] == []
+
+
+@pytest.mark.parametrize(
+    ("found", "names", "boxes"),
+    [
+        (instances(), ["dog", "cat"], [[1, 0, 3.126, 2], [0, 2, 1, 3]]),
+        (LABELS, ["cat", "sea"], [[0, 0, 4, 3], [0, 0, 3, 2]]),
+        (SEGMENTS, ["sea", "cat", "cat"], [[0, 0, 4, 2], [0, 2, 2, 3], [1, 1, 2, 2]]),
+    ],
+)
+def test_supervision_takes_results(found, names, boxes):
+    supervision = peer("supervision")
+    taken = found.to_supervision()
+    assert isinstance(taken, supervision.Detections)
+    assert taken.data["class_name"].tolist() == names
+    assert taken.xyxy == pytest.approx(np.array(boxes))
+    assert [CLASSES[label] for label in taken.class_id] == names
+    assert taken.mask.shape == (len(names), 3, 4)
+    assert taken.area.tolist() == [sum_ for _, sum_ in areas(found.to_geojson())]
+    if found is not LABELS:  # a label map has no scores
+        assert taken.confidence.max() == pytest.approx(max(row.score for row in found))
+
+
+def test_nothing_found_is_taken_too():
+    peer("supervision")
+    assert len(instances().some(np.zeros(2, bool)).to_supervision()) == 0
+    assert len(replace(SEGMENTS, rows=()).to_supervision()) == 0
+
+
+def test_supervision_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(InputError, match=r"pip install '\.\[supervision\]'"):
+        instances().to_supervision()

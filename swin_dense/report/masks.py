@@ -1,0 +1,99 @@
+"""The masks of one image, each held in the box of its own pixels.
+
+A hundred masks of a photo of 12 megapixels are 1.2 GB as one array of bools; held so they take
+what the objects cover.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+
+class Crop(NamedTuple):
+    """The pixels (h, w) of a mask around what is in it, and where they lie in the image."""
+
+    top: int
+    left: int
+    pixels: np.ndarray
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that it covers."""
+        height, width = self.pixels.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
+class Masks(Sequence[np.ndarray]):
+    """N masks (H, W) of bools: `masks[i]` and `for mask in masks` give them whole.
+
+    `np.asarray(masks)` is all of them, (N, H, W); `masks[2:5]` and `masks[scores > 0.5]` are some.
+
+    Attributes:
+        size: height and width of the image in pixels.
+        crops: what is held of each.
+    """
+
+    dtype = np.dtype(bool)
+
+    def __init__(self, size: tuple[int, int], crops: Iterable[Crop]) -> None:
+        self.size, self.crops = size, tuple(crops)
+
+    @classmethod
+    def of(cls, masks: np.ndarray, order: Iterable[int] | None = None) -> "Masks":
+        """Take over an array (N, H, W), all of it or its masks in an order of places in it."""
+        height, width = masks.shape[1:]
+        places = range(len(masks)) if order is None else order
+        return cls((height, width), [_cropped(masks[i]) for i in places])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """N, H, W."""
+        return (len(self.crops), *self.size)
+
+    @property
+    def areas(self) -> np.ndarray:
+        """(N,) int64, pixels of each."""
+        return np.array([np.count_nonzero(crop.pixels) for crop in self.crops], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @overload
+    def __getitem__(self, place: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, place: "slice | np.ndarray") -> "Masks": ...  # type: ignore[overload-cannot-match]
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Masks(self.size, self.crops[place])
+        if isinstance(place, np.ndarray | list):
+            chosen = np.arange(len(self.crops))[np.asarray(place)]
+            return Masks(self.size, [self.crops[i] for i in chosen])
+        crop = self.crops[place]
+        whole = np.zeros(self.size, bool)
+        whole[crop.place] = crop.pixels
+        return whole
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return all of them, (N, H, W); always an array of its own."""
+        whole = np.zeros(self.shape, self.dtype if dtype is None else dtype)
+        for each, crop in zip(whole, self.crops, strict=True):
+            each[crop.place] = crop.pixels
+        return whole
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"<{len(self)} masks of {width}x{height} pixels>"
+
+
+def _cropped(mask: np.ndarray) -> Crop:
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return Crop(0, 0, np.zeros((0, 0), bool))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(0))
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    return Crop(top, left, mask[top:bottom, left:right].astype(bool))
