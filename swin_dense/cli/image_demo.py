@@ -19,13 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--score-thr", type=options.share, metavar="S", help="hide weaker ones, 0 to 1 (0.3)"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
-    parser.add_argument(
-        "--image-scale",
-        metavar="LONG,SHORT",
-        type=options.scale,
-        help="fit images into this size (pixels) instead of the checkpoint's or the config's",
-    )
+    options.add_device(parser)
     return parser
 
 
@@ -45,6 +39,7 @@ def _demo(asked: argparse.Namespace) -> int:
         device=asked.device,
         image_scale=asked.image_scale,
         options=asked.cfg_options,
+        precision=asked.precision,
     )
     if asked.score_thr is not None and model.task is Task.SEMANTIC:
         raise InputError(

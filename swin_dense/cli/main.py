@@ -17,6 +17,7 @@ COMMANDS = (
     "test",
     "compare",
     "image-demo",
+    "predict",
     "convert",
     "model-info",
     "model-zoo",

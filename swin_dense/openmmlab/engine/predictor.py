@@ -1,12 +1,15 @@
 """Look at images with a trained model: `load` finds it, `Predictor.predict` returns what it saw.
 
-Several threads may predict, with one model or with several: nothing that they share is changed.
+`Predictor.stream` gives the results of a folder, a video or a camera one after the other. Several
+threads may predict, with one model or with several: nothing that they share is changed.
 """
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,16 +21,22 @@ from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS
 
 from swin_dense.checkpoints.files import Checkpoint
-from swin_dense.datasets import images
+from swin_dense.datasets import sources
+from swin_dense.datasets.ahead import ahead
+from swin_dense.datasets.sources import Picture, Source
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import trained, weights
 from swin_dense.openmmlab.engine.torch_errors import explained
 from swin_dense.openmmlab.settings import building
 from swin_dense.openmmlab.settings.classes import set_classes
-from swin_dense.report.results import Instances, LabelMap, Segment, Segments
+from swin_dense.ops import nms
+from swin_dense.report.masks import Masks
+from swin_dense.report.results import Instances, LabelMap, Result, Segment, Segments
 from swin_dense.task import Task
 
 SCORE = 0.3  # below it, objects are left out unless asked for
+OVERLAP = 0.5  # intersection over union above which two objects are one, whatever their classes
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "half": torch.float16}
 _LOADING = (
     threading.Lock()
 )  # mmengine's scope, in which names are looked up, is one for all threads
@@ -40,6 +49,7 @@ def load(
     device: str | None = None,
     image_scale: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
+    precision: str = "float32",
 ) -> "Predictor":
     """Load a trained model.
 
@@ -54,15 +64,16 @@ def load(
         image_scale: (longer, shorter side) in pixels that images are fitted into; that of the
             checkpoint, else of the config.
         options: changes of the config, dotted key -> value.
+        precision: "float32"; "bf16" or "half" (16 bits) computes products by autocast.
 
     Raises:
         InputError: there is no such config or checkpoint, they do not fit one another, the
-            checkpoint names no classes, or the device cannot be used.
+            checkpoint names no classes, or the device or its precision cannot be used.
     """
     device = _usable(device)
     with _LOADING:
         found, checkpoint = trained.find(config, weights, options, image_scale)
-        return Predictor(found, checkpoint, device)
+        return Predictor(found, checkpoint, device, precision)
 
 
 class Predictor:
@@ -76,7 +87,13 @@ class Predictor:
         weights: file, sha256 and layout of what was loaded.
     """
 
-    def __init__(self, config: Config, checkpoint: Checkpoint, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: Checkpoint,
+        device: str = "cpu",
+        precision: str = "float32",
+    ) -> None:
         """Build a model; see `load`.
 
         Args:
@@ -84,6 +101,9 @@ class Predictor:
                 need not be there.
             checkpoint: weights of the whole model, with the names of its classes.
         """
+        if precision not in PRECISIONS:
+            raise InputError(f"precision: one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        self._dtype = PRECISIONS[precision]
         names, things = weights.class_names(checkpoint), weights.thing_names(checkpoint)
         if names is None:
             raise InputError(
@@ -110,22 +130,95 @@ class Predictor:
             f"{self.weights['file']}, on {device}>"
         )
 
-    def predict(self, image: Any, score: float | None = None) -> Instances | LabelMap | Segments:
-        """Find what is in an image.
+    def predict(self, source: Any, score: float | None = None, **how: Any) -> Any:
+        """Find what is in an image, or in each of several.
 
         Args:
-            image: a path, a PIL image, or an RGB array: (H, W, 3) uint8.
+            source: a path, an http address, a PIL image or an RGB array (H, W, 3) uint8; or a
+                folder, a pattern such as "photos/**/*.jpg", a video, or a list of any of these.
             score: leave out what is less sure, 0 to 1; 0.3 if None. A label map has no scores.
+            how: what else `stream` takes.
 
         Returns:
-            objects with boxes, a class for each pixel, or disjoint segments, by the model's task.
+            of an image its result: objects with boxes, a class for each pixel, or disjoint
+            segments, by the model's task. Of several the list of their results, each with its
+            image: `stream` gives them one after the other.
 
         Raises:
-            InputError: it is no image, it is too small, or `score` means nothing here.
+            InputError: it is no image, it is too small, or an argument means nothing here.
         """
-        rgb = images.as_rgb(image)
+        row = sources.find(source)
+        if row.endless:
+            raise InputError(f"{source}: this has no end. `stream` gives each result as it comes.")
+        found = list(self.stream(row, score, **how))
+        return found[0] if row.single and found else found
+
+    def stream(
+        self,
+        source: Any,
+        score: float | None = None,
+        *,
+        batch: int = 1,
+        class_agnostic: bool = False,
+        skip: Callable[[Picture, InputError], None] | None = None,
+    ) -> Iterator[Any]:
+        """Find what is in each image of a source, in its order; the next are read meanwhile.
+
+        Memory does not grow with the number of images, unless who takes the results keeps them.
+
+        Args:
+            source: as for `predict`, or a camera's number, or the address of a live stream.
+            score: as for `predict`.
+            batch: images that are computed at once, where the next ones have the same size in the
+                model; a result is the same, to rounding, as of the image alone.
+            class_agnostic: of objects that cover one another (intersection over union above 0.5),
+                keep the surest, also where their classes differ.
+            skip: is told each picture that cannot be read, which is then left out; if None, it
+                raises.
+
+        Yields:
+            what `predict` returns of an image, with its `name`.
+
+        Raises:
+            InputError: see `predict`.
+        """
         least = self._least(score)
-        sample = self._look(rgb)
+        if batch < 1:
+            raise InputError(f"batch: at least 1 image at once, got {batch}.")
+        if class_agnostic and self.task in (Task.SEMANTIC, Task.PANOPTIC):
+            raise InputError(
+                "class_agnostic: here each pixel has one class already, nothing covers anything. "
+                "Leave it out."
+            )
+        return self._results(sources.find(source), least, batch, class_agnostic, skip)
+
+    def _results(
+        self,
+        row: Source,
+        least: float,
+        batch: int,
+        class_agnostic: bool,
+        skip: Callable[[Picture, InputError], None] | None,
+    ) -> Iterator[Result]:
+        rows = ahead(self._ready(row), batch + 1)
+        with contextlib.closing(rows):
+            for group in _groups(_usable_ones(rows, skip), batch):
+                for ready, sample in zip(group, self._look(group), strict=True):
+                    result = self._result(sample, ready.rgb, least)
+                    if class_agnostic and isinstance(result, Instances):
+                        result = _surest(result)
+                    yield replace(result, name=ready.picture.name)
+
+    def _ready(self, row: Source) -> "Generator[_Ready, None, None]":
+        """Read pictures and prepare them for the model."""
+        for picture in row:
+            try:
+                rgb = picture.read()
+                yield _Ready(picture, rgb, self._prepared(rgb), None)
+            except InputError as error:
+                yield _Ready(picture, np.zeros((0, 0, 3), np.uint8), {}, error)
+
+    def _result(self, sample: Any, rgb: np.ndarray, least: float) -> Result:
         if self.task is Task.SEMANTIC:
             labels = sample.pred_sem_seg.data[0].cpu().numpy()
             return LabelMap(image=rgb, classes=self.classes, labels=labels)
@@ -142,19 +235,61 @@ class Predictor:
             raise InputError(f"score: scores are 0 to 1, got {score!r}.")
         return score
 
-    @torch.inference_mode()
-    def _look(self, rgb: np.ndarray) -> Any:
-        """Return mmdet's or mmseg's data sample of an image."""
+    def _prepared(self, rgb: np.ndarray) -> dict[str, Any]:
         try:
-            item = self._pipeline({"img": rgb, "img_id": 0, "img_path": "", "seg_fields": []})
+            return self._pipeline({"img": rgb, "img_id": 0, "img_path": "", "seg_fields": []})
         except cv2.error as error:
             raise InputError(
                 f"an image of {rgb.shape[1]}x{rgb.shape[0]} pixels cannot be resized to the "
                 "config's scale without a side of 0 pixels."
             ) from error
-        batch = {"inputs": [item["inputs"]], "data_samples": [item["data_samples"]]}
-        with explained():
-            return self.model.test_step(batch)[0]
+
+    @torch.inference_mode()
+    def _look(self, group: "Sequence[_Ready]") -> list[Any]:
+        """Return mmdet's or mmseg's data sample of each image."""
+        batch = {
+            "inputs": [ready.item["inputs"] for ready in group],
+            "data_samples": [ready.item["data_samples"] for ready in group],
+        }
+        device = next(self.model.parameters()).device.type
+        with explained(), torch.autocast(device, self._dtype, enabled=self._dtype is not None):
+            return self.model.test_step(batch)
+
+
+class _Ready(NamedTuple):
+    """A picture as the model takes it, or why there is none."""
+
+    picture: Picture
+    rgb: np.ndarray
+    item: dict[str, Any]
+    error: InputError | None
+
+
+def _usable_ones(
+    rows: Iterable[_Ready], skip: Callable[[Picture, InputError], None] | None
+) -> Iterator[_Ready]:
+    for ready in rows:
+        if ready.error is None:
+            yield ready
+        elif skip is None:
+            raise ready.error
+        else:
+            skip(ready.picture, ready.error)
+
+
+def _groups(rows: Iterable[_Ready], most: int) -> Iterator[list[_Ready]]:
+    """Put neighbours of one size together: padding to another size would change their results."""
+    group: list[_Ready] = []
+    for ready in rows:
+        if group and ready.item["inputs"].shape != group[0].item["inputs"].shape:
+            yield group
+            group = []
+        group.append(ready)
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _steps(config: Config) -> list[Any]:
@@ -185,17 +320,24 @@ def _usable(device: str | None) -> str:
     return device
 
 
+def _surest(found: Instances) -> Instances:
+    """Drop objects that are covered by a surer one of whatever class."""
+    kept = nms(torch.from_numpy(found.boxes), torch.from_numpy(found.scores), OVERLAP)
+    return found.some(kept.numpy())
+
+
 def _instances(found: Any, rgb: np.ndarray, classes: tuple[str, ...], least: float) -> Instances:
     """Take over what mmdet found, the surest first."""
     found = found[found.scores >= least].cpu()
-    order = np.argsort(-found.scores.numpy(), kind="stable")
+    scores = found.scores.float().numpy()
+    order = np.argsort(-scores, kind="stable")
     return Instances(
         image=rgb,
         classes=classes,
-        boxes=found.bboxes.numpy()[order],
-        scores=found.scores.numpy()[order],
+        boxes=found.bboxes.float().numpy()[order],
+        scores=scores[order],
         labels=found.labels.numpy()[order],
-        masks=found.masks.numpy()[order].astype(bool) if "masks" in found else None,
+        masks=Masks.of(found.masks.numpy(), order) if "masks" in found else None,
     )
 
 

@@ -2,11 +2,13 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS
+from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image
@@ -14,6 +16,7 @@ from PIL import Image
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.checkpoints import files
 from swin_dense.datasets import shapes
+from swin_dense.datasets.sources import Picture, Source
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import predictor as predictors
 from swin_dense.openmmlab.engine.predictor import Predictor
@@ -287,3 +290,127 @@ def test_segments_by_hand():
     assert len(segments(0.0)) == 3
     assert not segments(0.95).ids.any()
     assert list(segments(0.95)) == []
+
+
+@pytest.fixture(scope="module")
+def val(small_shapes):
+    return sorted(small_shapes.image_dir("val").glob("*.png"))
+
+
+def alike(one, other):
+    """Compare results of two ways to the same image: to rounding, which may swap equal scores."""
+    assert (one.name, one.classes) == (other.name, other.classes)
+    assert np.array_equal(one.image, other.image)
+    if isinstance(one, LabelMap):
+        return (one.labels != other.labels).mean() < 0.002
+    assert one.scores == pytest.approx(other.scores, abs=1e-4)
+    alone = np.column_stack([one.boxes, one.labels * 100, one.scores * 100])
+    batch = np.column_stack([other.boxes, other.labels * 100, other.scores * 100])
+    distance = np.abs(alone[:, None] - batch[None]).max(-1)
+    partner = distance.argmin(1)
+    differ = (np.asarray(one.masks) != np.asarray(other.masks)[partner]).mean()
+    return (distance.min(1) < 0.01).mean() > 0.97 and differ < 0.005
+
+
+@pytest.mark.parametrize("task", list(CLASSES))
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_stream_of_batches_is_one_image_after_the_other(request, val, picture, task, batch):
+    """Four images of one size, then one of another, which is looked at by itself."""
+    model = request.getfixturevalue("detector" if task == "detection" else "segmentor")
+    tall = np.rot90(picture).copy()
+    found = list(model.stream([*val, tall], batch=batch))
+    alone = [*map(model.predict, map(str, val)), model.predict([tall])[0]]
+    assert [result.name for result in found] == [*map(str, val), "4"]
+    alone[4] = replace(alone[4], name="4")
+    assert all(map(alike, found, alone))
+
+
+def test_many_images_give_a_list_and_one_gives_a_result(segmentor, val, picture):
+    assert isinstance(segmentor.predict(picture), LabelMap)
+    assert segmentor.predict([picture])[0].name == "0"
+    folder = segmentor.predict(val[0].parent)
+    assert [result.name for result in folder] == [str(path) for path in val]
+    assert segmentor.predict([]) == []
+    with pytest.raises(InputError, match=r"2: this has no end\. `stream` gives each"):
+        segmentor.predict(2)
+
+
+def test_results_are_given_while_the_source_goes_on(segmentor, picture):
+    """A camera has no end: its first result does not wait for it."""
+    read = []
+
+    def pictures():
+        while True:
+            read.append(1)
+            assert len(read) < 9
+            yield picture
+
+    endless = Source(lambda: (Picture(str(i), rgb.copy) for i, rgb in enumerate(pictures())), None)
+    found = segmentor.stream(endless, batch=2)
+    assert [next(found).name, next(found).name, next(found).name] == ["0", "1", "2"]
+    found.close()
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_where_asked(segmentor, val, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(val[0].read_bytes()[:60])
+    row = [val[0], broken, val[1]]
+    skipped = []
+    found = list(segmentor.stream(row, skip=lambda *about: skipped.append(about), batch=2))
+    assert [result.name for result in found] == [str(val[0]), str(val[1])]
+    [(picture, error)] = skipped
+    assert picture.name == str(broken)
+    assert "broken.png: the image is cut off" in str(error)
+    taken = segmentor.stream(row)
+    assert next(taken).name == str(val[0])
+    with pytest.raises(InputError, match="broken"):
+        next(taken)
+
+
+def test_of_objects_that_cover_one_another_the_surest_is_kept(detector, picture, monkeypatch):
+    """Boxes of made-up instances: 1 within 2, its IoU 8/9; 3 beside them."""
+    data = InstanceData(
+        labels=torch.tensor([5, 0, 3]),
+        scores=torch.tensor([0.9, 0.8, 0.7]),
+        bboxes=torch.tensor([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 29, 9]], dtype=torch.float32),
+        masks=torch.ones(3, *picture.shape[:2], dtype=torch.bool),
+    )
+    looked = DetDataSample(pred_instances=data)
+    monkeypatch.setattr(detector.model, "test_step", lambda batch: [looked])
+    assert len(detector.predict(picture)) == 3
+    found = detector.predict(picture, class_agnostic=True)
+    assert found.labels.tolist() == [5, 3]
+    assert found.masks.shape == (2, *picture.shape[:2])
+
+
+@pytest.mark.parametrize("task", list(CLASSES))
+def test_bf16_finds_what_float32_does_to_its_rounding(request, checkpoints, picture, task):
+    model = request.getfixturevalue("detector" if task == "detection" else "segmentor")
+    half = Predictor(load(task), files.read(checkpoints[task]), precision="bf16")
+    one, other = model.predict(picture, **({"score": 0.0} if task == "detection" else {})), None
+    other = half.predict(picture, **({"score": 0.0} if task == "detection" else {}))
+    if task == "segmentation":
+        assert 0 < (one.labels != other.labels).mean() < 0.2
+    else:
+        assert other.scores.dtype == other.boxes.dtype == np.float32
+        assert other.scores[:5] == pytest.approx(one.scores[:5], abs=0.05)
+        assert not np.array_equal(other.scores[:5], one.scores[:5])
+
+
+@pytest.mark.parametrize(
+    ("task", "how", "text"),
+    [
+        ("detection", {"batch": 0}, "batch: at least 1 image at once, got 0"),
+        ("detection", {"score": 2}, "scores are 0 to 1"),
+        ("segmentation", {"class_agnostic": True}, "nothing covers anything"),
+    ],
+)
+def test_what_means_nothing_is_refused_before_the_first_image(request, task, how, text):
+    model = request.getfixturevalue("detector" if task == "detection" else "segmentor")
+    with pytest.raises(InputError, match=text):
+        model.stream([], **how)
+
+
+def test_an_unknown_precision_is_refused(checkpoints):
+    with pytest.raises(InputError, match="precision: one of float32, bf16, half, got 'fp8'"):
+        Predictor(load("detection"), files.read(checkpoints["detection"]), precision="fp8")

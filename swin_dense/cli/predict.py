@@ -1,0 +1,196 @@
+"""Write what a model finds in images of any source: a JSON line for each, pictures if asked."""
+
+import argparse
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swin_dense.cli import options
+from swin_dense.cli.command import FAULT, command
+from swin_dense.errors import InputError
+
+if TYPE_CHECKING:
+    from swin_dense.datasets.sources import Picture, Source
+    from swin_dense.report.journal import Journal
+
+SECONDS = 10.0  # between two lines of progress, where no terminal shows a bar
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("tools/predict.py", __doc__)
+    parser.add_argument(
+        "source",
+        help="an image, a folder of images, a pattern in quotes ('photos/**/*.jpg'), an http "
+        "address, a video, a live stream's address, or a camera's number",
+    )
+    options.add_trained(parser)
+    parser.add_argument(
+        "--out", default="predictions", metavar="DIR", help="where results go (predictions)"
+    )
+    parser.add_argument("--draw", action="store_true", help="write a picture of each result too")
+    parser.add_argument(
+        "--format",
+        choices=["jsonl", "parquet"],
+        default="jsonl",
+        help="parquet: a table too, when all images are done (needs pyarrow)",
+    )
+    parser.add_argument(
+        "--score-thr", type=options.share, metavar="S", help="leave out weaker ones, 0 to 1 (0.3)"
+    )
+    parser.add_argument(
+        "--class-agnostic",
+        action="store_true",
+        help="of objects that cover one another keep the surest, also where classes differ",
+    )
+    parser.add_argument(
+        "--every", type=options.positive, default=1, metavar="N", help="look at each N-th one (1)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=options.positive,
+        default=1,
+        metavar="N",
+        help="images at once, as far as neighbours have one size (1)",
+    )
+    options.add_device(parser)
+    return parser
+
+
+def _predict(asked: argparse.Namespace) -> int:
+    from swin_dense.checkpoints import files
+    from swin_dense.datasets import sources
+    from swin_dense.openmmlab.engine import predictor
+    from swin_dense.report import parquet
+    from swin_dense.report.journal import Journal
+    from swin_dense.task import Task
+
+    source, out = sources.find(asked.source), Path(asked.out)
+    files.require_place(out, "--out")
+    if asked.format == "parquet":
+        parquet.require()
+    model = predictor.load(
+        asked.config,
+        asked.checkpoint,
+        device=asked.device,
+        image_scale=asked.image_scale,
+        options=asked.cfg_options,
+        precision=asked.precision,
+    )
+    if asked.score_thr is not None and model.task is Task.SEMANTIC:
+        raise InputError(
+            "--score-thr: this model gives a class to every pixel and no scores. Leave it out."
+        )
+    about = {
+        **{f"weights {key}": value for key, value in model.weights.items() if key != "file"},
+        **{key: getattr(asked, key) for key in ("score_thr", "class_agnostic", "precision")},
+        "image_scale": asked.image_scale and list(asked.image_scale),
+        "options": {key: str(value) for key, value in (asked.cfg_options or {}).items()},
+    }
+    with Journal(out, about) as journal:
+        if journal.done:
+            print(f"{out}: {len(journal.done)} images are done already, the others follow")
+        count, failed = _add(asked, model, source, journal)
+    if asked.format == "parquet":
+        parquet.write(journal.path, out / "predictions.parquet", model.task)
+    print(f"{count} images -> {journal.path}" + (f", {failed} could not be read" * bool(failed)))
+    return FAULT if failed else 0
+
+
+def _add(
+    asked: argparse.Namespace, model: Any, source: "Source", journal: "Journal"
+) -> tuple[int, int]:
+    """Look at what is not done yet; returns how many images there were and could not be read."""
+    failed = 0
+
+    def skip(picture: "Picture", error: InputError) -> None:
+        nonlocal failed
+        failed += 1
+        journal.add(picture.name, {"error": str(error)})
+        print(f"skipped {picture.name}: {error}", file=sys.stderr)
+
+    seconds: dict[str, float] = {}
+    results = model.stream(
+        _left(source, journal.done, asked.every, seconds),
+        asked.score_thr,
+        batch=asked.batch_size,
+        class_agnostic=asked.class_agnostic,
+        skip=skip,
+    )
+    found, left = 0, source.count and source.count - len(journal.done)
+    with (
+        contextlib.closing(results),
+        progress(left) as tell,
+    ):
+        for found, result in enumerate(results, start=1):
+            row = result.to_json()
+            if result.name in seconds:
+                row = {"seconds": round(seconds.pop(result.name), 3), **row}
+            if asked.draw:
+                row["drawn"] = _draw(result, Path(asked.out), journal)
+            journal.add(result.name, row)
+            tell(found + failed)
+    return found + failed, failed
+
+
+def _left(source: "Source", done: set[str], every: int, seconds: dict[str, float]) -> "Source":
+    """Leave out what was looked at, and what a list names twice; note the time of each frame."""
+    from swin_dense.datasets.sources import Source
+
+    def pictures() -> Iterator["Picture"]:
+        seen = set(done)
+        for picture in itertools.islice(source, 0, None, every):
+            if picture.name not in seen:
+                seen.add(picture.name)
+                if picture.seconds is not None:
+                    seconds[picture.name] = picture.seconds
+                yield picture
+
+    return Source(pictures, source.count)
+
+
+def _draw(result: Any, out: Path, journal: "Journal") -> str:
+    """Write the picture of a result; returns its place in the folder."""
+    from PIL import Image
+
+    from swin_dense.checkpoints import files
+
+    stem = Path(result.name).name.replace(".", "_").replace("#", "_") or "image"
+    names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(2)))
+    name = next(place for each in names if (place := f"drawn/{each}.png") not in journal.drawn)
+    journal.drawn.add(name)
+    (out / "drawn").mkdir(exist_ok=True)
+    with files.replaced(out / name) as temporary:
+        Image.fromarray(result.draw()).save(temporary, format="PNG")
+    return name
+
+
+@contextlib.contextmanager
+def progress(count: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far it is: a bar on a terminal, else a line from time to time."""
+    if sys.stderr.isatty():
+        from rich import progress as bars
+        from rich.console import Console
+
+        columns = (*bars.Progress.get_default_columns(), bars.MofNCompleteColumn())
+        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("images", total=count)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    start = last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= SECONDS:
+            last = now
+            of = f" of {count}" if count else ""
+            print(f"{done}{of} images, {done / (now - start):.2f} per second", file=sys.stderr)
+
+    yield tell
+
+
+main = command(_predict, _parser())

@@ -1,0 +1,225 @@
+"""Whatever holds pictures as a row of them: files, folders, patterns, addresses, videos, cameras.
+
+A picture is read when its turn comes, so that a source may be larger than memory, or have no end.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import itertools
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swin_dense.datasets import images
+from swin_dense.datasets.paths import require_file
+from swin_dense.errors import InputError, MissingInputError
+
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+PAGES = ("http://", "https://")
+STREAMS = ("rtsp://", "rtsps://", "rtmp://", "udp://")
+SECONDS, BYTES = 30, 200 * 2**20  # a download may take between two answers, and be at most
+KINDS = (
+    "an image, a folder of images, a pattern such as 'photos/**/*.jpg', an address, a video, the "
+    "number of a camera, a PIL image, an RGB array, or a list of these"
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a source.
+
+    Attributes:
+        name: what tells it apart within its source: a path, an address, "clip.mp4#12" for the
+            thirteenth frame; "0", "1", ... for pictures in memory.
+        read: gives its pixels, (H, W, 3) uint8, RGB, upright, or raises an InputError.
+        seconds: of a frame, from the start of its video.
+    """
+
+    name: str
+    read: Callable[[], np.ndarray]
+    seconds: float | None = None
+
+
+class Source:
+    """A row of pictures, to be gone through once or more often.
+
+    Attributes:
+        single: whether it is one picture by itself, not a row that happens to have one.
+        endless: whether it has no end: a camera or a live stream.
+        count: pictures in it, as far as is known before they are read.
+    """
+
+    def __init__(
+        self,
+        pictures: Callable[[], Iterator[Picture]],
+        count: int | None,
+        single: bool = False,
+        endless: bool = False,
+    ) -> None:
+        self._pictures, self.count = pictures, count
+        self.single, self.endless = single, endless
+
+    def __iter__(self) -> Iterator[Picture]:
+        return self._pictures()
+
+
+def find(source: Any) -> Source:
+    """Find out what a source is; files are looked up, and opened later.
+
+    Args:
+        source: a path, a folder of images, a pattern with *, ? or [, an http address of an image
+            or a video, the address of a live stream, a video file, the number of a camera, a PIL
+            image, an RGB array (H, W, 3) or several (N, H, W, 3), or a list of any of these.
+
+    Raises:
+        InputError: it is none of these; MissingInputError: there is nothing.
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, bool) or source is None:
+        raise InputError(f"a source of images is {KINDS}; got {source!r}.")
+    if isinstance(source, int):
+        return _camera(source)
+    if isinstance(source, str | os.PathLike):
+        return _named(str(source) if isinstance(source, str) else os.fspath(source))
+    if isinstance(source, np.ndarray) and source.ndim == 4:
+        return _row([find(image) for image in source])
+    if isinstance(source, Iterable) and not isinstance(source, np.ndarray) and _is_row(source):
+        return _row([find(one) for one in source])
+    return _one("0", lambda: images.as_rgb(source))
+
+
+def _is_row(source: Any) -> bool:
+    """Say whether it is a list of sources; tensors and mappings are told what images are."""
+    return isinstance(source, list | tuple | set | frozenset | Iterator | range) and not isinstance(
+        source, str | bytes
+    )
+
+
+def _one(name: str, read: Callable[[], np.ndarray]) -> Source:
+    return Source(lambda: iter([Picture(name, read)]), 1, single=True)
+
+
+def _row(parts: list[Source]) -> Source:
+    """Join sources; pictures in memory are numbered through."""
+    if endless := next((part for part in parts if part.endless), None):
+        return endless if len(parts) == 1 else _no_row()
+    counts = [part.count for part in parts]
+    count = None if None in counts else sum(c for c in counts if c is not None)
+
+    def pictures() -> Iterator[Picture]:
+        number = itertools.count()
+        for part in parts:
+            for picture in part:
+                place = next(number)
+                yield Picture(str(place), picture.read) if picture.name == "0" else picture
+
+    return Source(pictures, count)
+
+
+def _no_row() -> Source:
+    raise InputError(
+        "a camera or a live stream has no end, so nothing after it in a list would be reached. "
+        "Give it by itself."
+    )
+
+
+def _named(name: str) -> Source:
+    scheme = name.lower()
+    if scheme.startswith(PAGES):
+        if Path(urllib.parse.urlparse(name).path).suffix.lower() in VIDEOS:
+            return _video(name)
+        return _one(name, lambda: images.decode_rgb(_downloaded(name), name))
+    if scheme.startswith(STREAMS):
+        return _video(name, endless=True)
+    path = Path(name)
+    if name.isascii() and name.isdecimal() and not path.exists():
+        return _camera(int(name))
+    if not path.exists() and glob.has_magic(name):
+        return _row([_file(Path(found)) for found in _matching(name)])
+    if path.is_dir():
+        return _row([_file(found) for found in images.find_images(path)])
+    return _file(require_file(path, "image"))
+
+
+def _matching(pattern: str) -> list[str]:
+    """List the images and videos that a pattern names, hidden ones left out."""
+    known = (*images.SUFFIXES, *VIDEOS)
+    found = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]
+    kept = [path for path in found if Path(path).suffix.lower() in known]
+    if kept:
+        return kept
+    others = f" It names {len(found)} files of other kinds, {found[0]} first." if found else ""
+    raise MissingInputError(
+        f"{pattern}: no image or video has such a name.{others} * stands for any letters, ** for "
+        "any folders."
+    )
+
+
+def _file(path: Path) -> Source:
+    if path.suffix.lower() in VIDEOS:
+        return _video(str(path))
+    return _one(str(path), lambda: images.read_rgb(path))
+
+
+def _downloaded(address: str) -> bytes:
+    """Fetch an image, in memory."""
+    try:
+        request = urllib.request.Request(address, headers={"User-Agent": "swin_dense"})
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            data = answer.read(BYTES + 1)
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise InputError(
+            f"{address}: it cannot be fetched ({error}). Look at the address in a browser."
+        ) from error
+    if len(data) > BYTES:
+        raise InputError(
+            f"{address}: more than {BYTES // 2**20} MB. Download it and give the file."
+        )
+    return data
+
+
+def _camera(number: int) -> Source:
+    def pictures() -> Iterator[Picture]:
+        lack = f"camera {number} cannot be opened. 0 is the first; is another program using it?"
+        return _frames(number, f"camera {number}", lack)
+
+    return Source(pictures, None, endless=True)
+
+
+def _video(name: str, endless: bool = False) -> Source:
+    lack = (
+        f"{name}: this cannot be opened as a video. It may be damaged, or of a coding that this "
+        "OpenCV does not have: ffmpeg -i IN -c:v libx264 OUT.mp4 writes one that it has."
+    )
+    return Source(lambda: _frames(name, name, lack), None, endless=endless)
+
+
+def _frames(address: str | int, name: str, lack: str) -> Iterator[Picture]:
+    """Decode a video frame by frame; rotated ones are upright."""
+    import cv2
+
+    capture = cv2.VideoCapture(address)
+    try:
+        if not capture.isOpened():
+            raise InputError(lack)
+        for place in itertools.count():
+            there, frame = capture.read()
+            if not there and not place:
+                raise InputError(lack)
+            if not there:
+                return
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            yield Picture(f"{name}#{place}", functools.partial(images.as_rgb, rgb), seconds)
+    finally:
+        capture.release()
