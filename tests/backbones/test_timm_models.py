@@ -251,9 +251,7 @@ def test_options_it_does_not_know_are_refused() -> None:
 
 def test_a_missing_or_broken_package_is_named_with_what_helps(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(
-        ValueError, match=r"timm does not import .*pip install '\.\[timm\]'"
-    ):
+    with pytest.raises(ValueError, match=r"timm does not import .*pip install '\.\[timm\]'"):
         Timm("test_vit")
 
     def broken(name, *rest):
