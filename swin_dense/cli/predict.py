@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from swin_dense.datasets.sources import Picture, Source
     from swin_dense.report.journal import Journal
 
+HOW = ("score_thr", "class_agnostic", "mirror", "precision")  # decides what is found
 SECONDS = 10.0  # between two lines of progress, where no terminal shows a bar
 
 
@@ -45,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
         "--class-agnostic",
         action="store_true",
         help="of objects that cover one another keep the surest, also where classes differ",
+    )
+    parser.add_argument(
+        "--tta",
+        dest="mirror",
+        action="store_true",
+        help="look at each image's mirror image too and join what is found: twice the time",
     )
     parser.add_argument(
         "--every", type=options.positive, default=1, metavar="N", help="look at each N-th one (1)"
@@ -86,7 +93,10 @@ def _predict(asked: argparse.Namespace) -> int:
         )
     about = {
         **{f"weights {key}": value for key, value in model.weights.items() if key != "file"},
-        **{key: getattr(asked, key) for key in ("score_thr", "class_agnostic", "precision")},
+        **{
+            key: getattr(asked, key)
+            for key in ("score_thr", "class_agnostic", "mirror", "precision")
+        },
         "image_scale": asked.image_scale and list(asked.image_scale),
         "options": {key: str(value) for key, value in (asked.cfg_options or {}).items()},
     }
@@ -118,6 +128,7 @@ def _add(
         asked.score_thr,
         batch=asked.batch_size,
         class_agnostic=asked.class_agnostic,
+        mirror=asked.mirror,
         skip=skip,
     )
     found, left = 0, source.count and source.count - len(journal.done)

@@ -397,6 +397,27 @@ def test_bf16_finds_what_float32_does_to_its_rounding(request, checkpoints, pict
         assert not np.array_equal(other.scores[:5], one.scores[:5])
 
 
+@pytest.mark.parametrize("task", list(CLASSES))
+def test_of_an_image_and_its_mirror_image_the_same_is_found_mirrored(request, picture, task):
+    """A model alone is not so: its windows begin at the left."""
+    model = request.getfixturevalue("detector" if task == "detection" else "segmentor")
+    turned = np.ascontiguousarray(picture[:, ::-1])
+    one, other = (model.predict(image, mirror=True) for image in (picture, turned))
+    alone = model.predict(picture)
+    if task == "segmentation":
+        assert np.array_equal(one.labels, other.labels[:, ::-1])
+        assert not np.array_equal(one.labels, alone.labels)
+        return
+    left, top, right, bottom = other.boxes.T
+    boxes = np.stack([104 - right, top, 104 - left, bottom], axis=1)
+    order, back = (np.lexsort(x.round(2).T) for x in (one.boxes, boxes))
+    assert one.boxes[order] == pytest.approx(boxes[back], abs=1e-3)
+    assert one.scores[order] == pytest.approx(other.scores[back], abs=1e-5)
+    masks = np.asarray(other.masks)[back][:, :, ::-1]
+    assert np.array_equal(np.asarray(one.masks)[order], masks)
+    assert not np.array_equal(one.boxes, alone.boxes)
+
+
 @pytest.mark.parametrize(
     ("task", "how", "text"),
     [
