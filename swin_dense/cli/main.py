@@ -17,6 +17,7 @@ COMMANDS = (
     "test",
     "compare",
     "image-demo",
+    "video-demo",
     "predict",
     "convert",
     "model-info",

@@ -1,4 +1,4 @@
-"""Write what a model finds in images of any source: a JSON line for each, pictures if asked."""
+"""Write what a model finds in images of any source, a JSON line for each."""
 
 import argparse
 import contextlib

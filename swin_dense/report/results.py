@@ -80,6 +80,10 @@ class Result(ABC):
             (H', W', 3) uint8, RGB; small images are enlarged so that names can be read.
         """
 
+    def draw_frame(self) -> np.ndarray:
+        """Draw the result over its image, without anything beside it: frames have one size."""
+        return self.draw()
+
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return the result as values that JSON can hold, numbers rounded."""
@@ -284,6 +288,12 @@ class LabelMap(Result):
         """Draw the colours of the classes, a legend to the right; see `Result.draw`."""
         palette = colours.palette(len(self.classes))
         return pictures.label_overlay(self._canvas(image), self.labels, self.classes, palette)
+
+    def draw_frame(self) -> np.ndarray:
+        """Draw the colours of the classes, each with its name on its widest part."""
+        rows = [{"id": row.label + 1, "class": row.name} for row in self]
+        palette = dict(zip(self.classes, colours.palette(len(self.classes)), strict=True))
+        return pictures.segment_overlay(self.image, self.labels + 1, rows, palette)
 
     def to_json(self) -> dict[str, Any]:
         """Return height, width, the pixels of each class and the map as run lengths."""

@@ -13,7 +13,7 @@ from swin_dense.cli import main
 
 # They build or install the package, and are no commands of it.
 BUILDERS = {"compilers", "install", "make_wheel", "try_wheel"}
-TOOLS = [ROOT / "demo/image_demo.py", *sorted((ROOT / "tools").glob("*.py"))]
+TOOLS = sorted([*(ROOT / "demo").glob("*.py"), *(ROOT / "tools").glob("*.py")])
 TOOLS = [path for path in TOOLS if path.stem not in BUILDERS]
 
 

@@ -162,7 +162,7 @@ class Predictor:
         class_agnostic: bool = False,
         mirror: bool = False,
         skip: Callable[[Picture, InputError], None] | None = None,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Find what is in each image of a source, in its order; the next are read meanwhile.
 
         Memory does not grow with the number of images, unless who takes the results keeps them.
@@ -204,7 +204,7 @@ class Predictor:
         batch: int,
         class_agnostic: bool,
         skip: Callable[[Picture, InputError], None] | None,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         rows = ahead(ready, batch + 1)
         with contextlib.closing(rows):
             for group in _groups(_usable_ones(rows, skip), batch):

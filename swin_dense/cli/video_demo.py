@@ -1,0 +1,115 @@
+"""Draw what a model finds in each frame of a video, or of a camera, as a video."""
+
+import argparse
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from swin_dense.cli import options
+from swin_dense.cli.command import command
+from swin_dense.cli.predict import progress
+from swin_dense.errors import InputError
+
+CODES = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".webm": "VP80"}
+RATE = 25.0  # frames in a second, where the source tells no times
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("demo/video_demo.py", __doc__)
+    parser.add_argument(
+        "video", help="a video, its address, a live stream's address, or a camera's number"
+    )
+    options.add_trained(parser)
+    parser.add_argument(
+        "--out",
+        default="demo_out.mp4",
+        metavar="FILE",
+        help=f"the video to write: {' '.join(CODES)}; browsers play .webm (demo_out.mp4)",
+    )
+    parser.add_argument(
+        "--score-thr", type=options.share, metavar="S", help="hide weaker ones, 0 to 1 (0.3)"
+    )
+    parser.add_argument(
+        "--max-frames", type=options.positive, metavar="N", help="end after N frames"
+    )
+    options.add_device(parser)
+    return parser
+
+
+def _demo(asked: argparse.Namespace) -> None:
+    from swin_dense.checkpoints import files
+    from swin_dense.datasets import sources
+    from swin_dense.openmmlab.engine import predictor
+
+    source, out = sources.find(asked.video), Path(asked.out)
+    if source.single:
+        raise InputError(f"{asked.video}: this is an image. demo/image_demo.py draws images.")
+    if out.suffix.lower() not in CODES:
+        raise InputError(f"--out {out}: the suffix says how to write it: {' '.join(CODES)}.")
+    files.require_place(out.parent, "--out")
+    model = predictor.load(
+        asked.config,
+        asked.checkpoint,
+        device=asked.device,
+        image_scale=asked.image_scale,
+        options=asked.cfg_options,
+        precision=asked.precision,
+    )
+    times: list[float] = []
+    frames = sources.Source(lambda: _timed(iter(source), times), None)
+    results = model.stream(frames, asked.score_thr)
+    part = out.with_name(f".{out.name}{out.suffix}")
+    count = 0
+    try:
+        with (
+            contextlib.closing(results),
+            progress(asked.max_frames) as tell,
+            _Video(part, times) as video,
+        ):
+            for count, result in enumerate(itertools.islice(results, asked.max_frames), 1):
+                video.add(result.draw_frame())
+                tell(count)
+    finally:  # what there is when somebody ends it is a video, too
+        if count:
+            part.replace(out)
+            print(f"{count} frames -> {out}")
+        part.unlink(missing_ok=True)
+
+
+def _timed(pictures: Iterator[Any], times: list[float]) -> Iterator[Any]:
+    for picture in pictures:
+        if picture.seconds is not None:
+            times.append(picture.seconds)
+        yield picture
+
+
+class _Video:
+    """A video to be written; its size is that of the first frame, its rate that of the source."""
+
+    def __init__(self, path: Path, times: list[float]) -> None:
+        self.path, self.times = path, times
+        self.writer: Any = None
+
+    def add(self, rgb: Any) -> None:
+        import cv2
+
+        if self.writer is None:
+            later = [t for t in self.times if t > self.times[0]]
+            rate = 1 / (later[0] - self.times[0]) if later else RATE
+            code = cv2.VideoWriter_fourcc(*CODES[self.path.suffix.lower()])  # type: ignore[attr-defined]
+            self.writer = cv2.VideoWriter(str(self.path), code, rate, rgb.shape[1::-1])
+            if not self.writer.isOpened():
+                raise InputError(f"--out: this OpenCV cannot write {self.path.suffix}; try .avi.")
+        self.writer.write(rgb[..., ::-1])
+
+    def __enter__(self) -> "_Video":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer is not None:
+            self.writer.release()
+
+
+main = command(_demo, _parser())
