@@ -41,7 +41,7 @@ DIFFERENT = (
     "mask2former_dinat_l_ade20k",
     "mask2former_dinat_l_panoptic",
     "mask_rcnn_convnext_v2_b",
-    "mask_rcnn_dinats_s",
+    "mask_rcnn_cswin_b",
     "mask_rcnn_swin_nano",
     "mask_rcnn_vitdet_b",
     "reppoints_swin_t",
