@@ -22,6 +22,7 @@ from swin_dense.backbones.pyramid import padding_to
 from swin_dense.checkpoints.resizing import CLASS_ROWS
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
+from swin_dense.ops.decomposed_attention import decomposed_attention
 from swin_dense.registry import MODELS
 
 # The sizes of arXiv 2010.11929 (table 1) and 2012.12877, and one of ours for tests and laptops.
@@ -53,9 +54,7 @@ class Attention(nn.Module):
     """Attend from all tokens to all, with what is known of where they lie.
 
     Decomposed relative positions (arXiv 2112.01526) add to a logit a term for the rows between
-    query and key and one for the columns, both read off the query. They are computed as products
-    with more channels, q' = [q, terms of each row, terms of each column] and k' = [k, its row, its
-    column] (ones and zeros), so that no matrix of all pairs is ever kept: memory grows with L.
+    query and key and one for the columns, both read off the query.
     """
 
     def __init__(
@@ -92,28 +91,23 @@ class Attention(nn.Module):
             extra: P.
         """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        bias, channels = None, q.shape[-1]
         if self.positions == "decomposed":
-            terms = self._terms(q, size)
-            q = torch.cat([q * channels**-0.5, terms], -1)
-            places = _places(size, k).expand(*k.shape[:2], -1, -1)
-            k = torch.cat([k, places], -1)
-            v = F.pad(v, (0, terms.shape[-1]))  # the fast kernels want one width
-            out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :channels]
+            rows, columns = self._terms(q, size)
+            out = decomposed_attention(q, k, v, rows, columns, q.shape[-1] ** -0.5)
         else:
-            if self.positions == "table":
-                bias = self._table(size, extra).to(q.dtype)
+            bias = self._table(size, extra).to(q.dtype) if self.positions == "table" else None
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return out.transpose(1, 2).flatten(2)
 
-    def _terms(self, q: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, h, H * W, d) -> (B, h, H * W, H + W): what each row and column adds to a logit."""
+    def _terms(self, q: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(B, h, H * W, d) -> (B, h, H * W, H), (B, h, H * W, W): what rows and columns add."""
         q = q.unflatten(2, size)
         down = _between(self.rel_pos_h, size[0], self.sides[0]).to(q.dtype)
         across = _between(self.rel_pos_w, size[1], self.sides[1]).to(q.dtype)
         rows = torch.einsum("bhyxd,ykd->bhyxk", q, down)
         columns = torch.einsum("bhyxd,xkd->bhyxk", q, across)
-        return torch.cat([rows, columns], -1).flatten(2, 3)
+        rows, columns = torch.cat([rows, columns], -1).flatten(2, 3).split(size, -1)
+        return rows, columns
 
     def _table(self, size: tuple[int, int], extra: int) -> Tensor:
         """Return what the table adds to the logits: (1, h, L, L)."""
@@ -145,16 +139,6 @@ def _between(table: Tensor, count: int, side: int) -> Tensor:
     if torch.compiler.is_compiling() or count != side:
         table = F.interpolate(table.T[None], size=2 * count - 1, mode="linear")[0].T
     return table[_difference(count, table)]
-
-
-def _places(size: tuple[int, int], like: Tensor) -> Tensor:
-    """Return (H * W, H + W): a one in the row and one in the column of each token."""
-    height, width = size
-    rows = torch.eye(height, dtype=like.dtype, device=like.device)
-    columns = torch.eye(width, dtype=like.dtype, device=like.device)
-    rows = rows[:, None].expand(-1, width, -1)
-    columns = columns[None].expand(height, -1, -1)
-    return torch.cat([rows, columns], -1).flatten(0, 1)
 
 
 class Block(nn.Module):

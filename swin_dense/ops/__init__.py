@@ -8,6 +8,7 @@ extension.py).
 import importlib
 
 from swin_dense.ops import branches, extension
+from swin_dense.ops.decomposed_attention import decomposed_attention
 from swin_dense.ops.deform_conv2d import deform_conv2d
 from swin_dense.ops.ms_deform_attn import ms_deform_attn
 from swin_dense.ops.neighborhood_attention import neighborhood_attention
@@ -21,6 +22,7 @@ importlib.import_module("swin_dense.ops.flops")  # registers what the ops above 
 __all__ = [
     "batched_nms",
     "branches",
+    "decomposed_attention",
     "deform_conv2d",
     "extension",
     "ms_deform_attn",

@@ -50,6 +50,18 @@ def neighborhood_attention_backward(grad: Shape, *inputs: Any, **_: Any) -> int:
     return neighborhood_attention(*inputs) * 5 // 2
 
 
+@register_flop_formula(_ops.decomposed_attention)
+def decomposed_attention(query: Shape, key: Shape, *_: Any, **__: Any) -> int:
+    """Count the logits and their product with the values; the terms were products before."""
+    return 2 * 2 * math.prod(query) * key[2]
+
+
+@register_flop_formula(_ops.decomposed_attention_backward)
+def decomposed_attention_backward(grad: Shape, *inputs: Any, **_: Any) -> int:
+    """Count the logits anew, and the gradients of both sides of both products."""
+    return decomposed_attention(*inputs) * 5 // 2
+
+
 @register_flop_formula(_ops.ms_deform_attn)
 def ms_deform_attn(
     value: Shape, spatial_shapes: Shape, locations: Shape, *_: Any, **__: Any

@@ -54,6 +54,16 @@ def test_neighborhood_attention():
     assert back == 5 * forward / 2
 
 
+def test_decomposed_attention():
+    """By hand: two products of 5 queries with 2 x 4 keys, in 3 heads of 6 channels."""
+    sizes = ((5, 6), (8, 6), (8, 6), (5, 2), (5, 4))
+    inputs = [torch.randn(2, 3, *size, requires_grad=True) for size in sizes]
+    forward, out = counted(torch.ops.swin_dense.decomposed_attention, *inputs, 0.4)
+    assert forward == 2 * 2 * (2 * 3 * 5 * 8 * 6)
+    back, _ = counted(out.sum().backward)
+    assert back == 5 * forward / 2
+
+
 def test_torch_s_own_attention():
     """By hand: two products forward, five backward."""
     q, k, v = (torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 7, 7))

@@ -4,6 +4,10 @@ These functions are the ops wherever nothing is compiled. They expect what the f
 checked. Sums are kept in float32 for float16 and bfloat16, else in the dtype of the input.
 """
 
+from swin_dense.ops.reference.decomposed_attention import (
+    decomposed_attention,
+    decomposed_attention_backward,
+)
 from swin_dense.ops.reference.deform_columns import deform_columns, deform_columns_backward
 from swin_dense.ops.reference.ms_deform_attn import ms_deform_attn, ms_deform_attn_backward
 from swin_dense.ops.reference.neighborhood_attention import (
@@ -26,6 +30,8 @@ from swin_dense.ops.reference.window_attention import window_attention, window_a
 __all__ = [
     "FLOATING",
     "add_rows",
+    "decomposed_attention",
+    "decomposed_attention_backward",
     "deform_columns",
     "deform_columns_backward",
     "gelu_rows",
