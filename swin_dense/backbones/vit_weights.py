@@ -53,8 +53,16 @@ TABLE = "attn.relative_position_bias_table"
 WITHOUT_KEY = {"attn.q_bias": "attn.qkv.bias[q]", "attn.v_bias": "attn.qkv.bias[v]"}
 BLOCKS = "blocks.{block}."
 NORM = same("norm.{end}")
-HIDDEN = {"mask_token": "stands for hidden patches in pre-training"}
-HEAD = {"head.{end}": CLASSES, "fc_norm.{end}": CLASSES, **HIDDEN}
+OF_HIDDEN = "stands for hidden patches in pre-training"
+HIDDEN = {"mask_token": OF_HIDDEN, "masked_embed": OF_HIDDEN}  # masked_embed: iBOT
+PROJECTION = "compares images in pre-training"
+HEAD = {
+    "head.{end}": CLASSES,
+    "fc_norm.{end}": CLASSES,
+    "cls_head.{any}": CLASSES,  # SupMAE
+    "head.{any}": PROJECTION,  # iBOT
+    **HIDDEN,
+}
 PAINTER = "paints hidden patches in pre-training"
 PYRAMID = "the authors' pyramid, which is a neck of other names here"
 
@@ -66,6 +74,32 @@ def _parts(query: str, key: str, value: str, end: str = "{end}") -> dict[str, st
     return {f"{n}.{e}": f"attn.qkv.{e}{part}" for n, part in names for e in ends}
 
 
+# BEiT, in its authors' names but for the tables.
+BEIT = BLOCK | MLP | WITHOUT_KEY | same("gamma_1", "gamma_2")
+COMPUTED = "computed anew"
+BEIT_DROPPED = HEAD | {
+    "lm_head.{end}": CLASSES,
+    "fpn{any}": PYRAMID,
+    "blocks.{block}.attn.relative_position_index": COMPUTED,
+    "rel_pos_bias.relative_position_index": COMPUTED,
+    "cls_pt_{any}": "blocks that only pre-training has",  # v2
+}
+MMLAB_STEM = {
+    "patch_embed.projection.{end}": "patch_embed.proj.{end}",
+    "ln1.{end}": "norm.{end}",
+} | same("pos_embed", "cls_token")
+MMLAB = {
+    "ln1.{end}": "norm1.{end}",
+    "ln2.{end}": "norm2.{end}",
+    "ffn.layers.0.0.{end}": "mlp.fc1.{end}",
+    "ffn.layers.1.{end}": "mlp.fc2.{end}",
+} | same("attn.qkv.weight", "attn.proj.{end}", TABLE, "gamma_1", "gamma_2")
+MMLAB_DROPPED = {
+    "ln2.{end}": CLASSES,
+    "layers.{block}.attn.relative_position_index": COMPUTED,
+    **HIDDEN,
+}
+
 HUB_STEM = {
     "embeddings.patch_embeddings.projection.{end}": "patch_embed.proj.{end}",
     "embeddings.position_embeddings": "pos_embed",
@@ -74,6 +108,7 @@ HUB_STEM = {
 }
 HUB_NORMS = {"layernorm_before.{end}": "norm1.{end}", "layernorm_after.{end}": "norm2.{end}"}
 HUB_SCALES = {"layer_scale1.lambda1": "gamma_1", "layer_scale2.lambda1": "gamma_2"}
+HUB_LAMBDAS = {"lambda_1": "gamma_1", "lambda_2": "gamma_2"}
 HUB_DROPPED = {"embeddings.mask_token": HIDDEN["mask_token"], "classifier.{end}": CLASSES}
 HUB_OLD = _parts(
     "attention.attention.query", "attention.attention.key", "attention.attention.value"
@@ -93,8 +128,41 @@ def _hub(layer: str, block: dict[str, str], prefix: str = "") -> dict[str, str]:
     return (table | under(prefix, table)) if prefix else table
 
 
+HUB_BEIT = (
+    HUB_STEM
+    | {"layernorm.{end}": "norm.{end}"}
+    | under(
+        "encoder.layer.{block}.",
+        HUB_NORMS
+        | HUB_OLD
+        | HUB_DENSE
+        | HUB_LAMBDAS
+        | {"attention.attention.relative_position_bias.relative_position_bias_table": TABLE},
+        BLOCKS,
+    )
+    | under(  # from 5.x on, within a process
+        "layers.{block}.",
+        HUB_NORMS
+        | HUB_NEW
+        | MLP
+        | HUB_LAMBDAS
+        | {"relative_position_bias.relative_position_bias_table": TABLE},
+        BLOCKS,
+    )
+)
+HUB_BEIT_DROPPED = HUB_DROPPED | {
+    "lm_head.{end}": CLASSES,
+    "pooler.{any}": CLASSES,
+    "decode_head.{any}": "a head of other names",
+    "auxiliary_head.{any}": "a head of other names",
+    "fpn{any}": PYRAMID,
+}
+
+
 def _with_class(table: Tensor) -> Tensor:
     """(1, H, W, C) -> (1, 1 + H * W, C): zeros for the class token that the file has none for."""
+    if table.dim() != 4:
+        return table
     places = table.flatten(1, 2)
     return cat([places.new_zeros(1, 1, places.shape[-1]), places], 1)
 
@@ -102,6 +170,17 @@ def _with_class(table: Tensor) -> Tensor:
 def _without_class(table: Tensor) -> Tensor:
     side = isqrt(table.shape[1] - 1)
     return table[:, 1:].unflatten(1, (side, side))
+
+
+SAM_NECK = "SAM's own neck"
+SAM_PLACES = Order("pos_embed", _with_class, _without_class)
+
+
+def _sam(mlp: dict[str, str]) -> dict[str, str]:
+    """Return the table of SAM's image encoder, whose perceptrons have two maps of these names."""
+    of_mlp = {f"mlp.{theirs}.{{end}}": f"mlp.{ours}.{{end}}" for theirs, ours in mlp.items()}
+    block = BLOCK | RELATIVE | same("attn.qkv.bias") | of_mlp
+    return same("patch_embed.proj.{end}", "pos_embed") | under(BLOCKS, block, BLOCKS)
 
 
 LAYOUTS = (
@@ -114,17 +193,30 @@ LAYOUTS = (
     ),
     Layout(
         "official BEiT",
-        STEM
-        | NORM
-        | under(BLOCKS, BLOCK | MLP | WITHOUT_KEY | same(TABLE, "gamma_1", "gamma_2"), BLOCKS),
-        dropped=HEAD
-        | {
-            "lm_head.{end}": CLASSES,
-            "fpn{any}": PYRAMID,
-            "blocks.{block}.attn.relative_position_index": "computed anew",
-        },
+        STEM | NORM | under(BLOCKS, BEIT | same(TABLE), BLOCKS),
+        dropped=BEIT_DROPPED,
         marks=("blocks.{block}.attn.q_bias",),
         zeros="[k]",
+    ),
+    Layout(
+        "official BEiT pre-training (v1, v2)",
+        STEM | NORM | under(BLOCKS, BEIT, BLOCKS),
+        dropped=BEIT_DROPPED,
+        marks=("rel_pos_bias.relative_position_bias_table",),
+        zeros="[k]",
+        shared={"rel_pos_bias.relative_position_bias_table": BLOCKS + TABLE},
+    ),
+    Layout(
+        "OpenMMLab BEiT (mmseg, mmpretrain)",
+        MMLAB_STEM | under("layers.{block}.", MMLAB | WITHOUT_KEY, BLOCKS),
+        dropped=MMLAB_DROPPED,
+        marks=("layers.{block}.attn.q_bias",),
+        zeros="[k]",
+    ),
+    Layout(
+        "OpenMMLab MAE (mmseg, mmpretrain)",
+        MMLAB_STEM | under("layers.{block}.", MMLAB | same("attn.qkv.bias"), BLOCKS),
+        dropped=MMLAB_DROPPED,
     ),
     Layout(
         "official DINOv2",
@@ -141,27 +233,22 @@ LAYOUTS = (
     ),
     Layout(
         "official SAM image encoder",
-        under(
-            "image_encoder.",
-            same("patch_embed.proj.{end}", "pos_embed")
-            | under(
-                BLOCKS,
-                BLOCK
-                | RELATIVE
-                | same("attn.qkv.bias")
-                | {"mlp.lin1.{end}": "mlp.fc1.{end}", "mlp.lin2.{end}": "mlp.fc2.{end}"},
-                BLOCKS,
-            ),
-        ),
+        under("image_encoder.", _sam({"lin1": "fc1", "lin2": "fc2"})),
         dropped={
-            "image_encoder.neck.{any}": "SAM's own neck",
+            "image_encoder.neck.{any}": SAM_NECK,
             "prompt_encoder.{any}": "reads prompts",
             "mask_decoder.{any}": "SAM's own decoder",
             "pixel_mean": "belongs to the preprocessing",
             "pixel_std": "belongs to the preprocessing",
         },
         marks=("image_encoder.{any}",),
-        orders=(Order("pos_embed", _with_class, _without_class),),
+        orders=(SAM_PLACES,),
+    ),
+    Layout(
+        "timm SAM image encoder",
+        _sam({"fc1": "fc1", "fc2": "fc2"}),
+        dropped={"neck.{any}": SAM_NECK, "head.{any}": CLASSES},
+        orders=(SAM_PLACES,),
     ),
     Layout(
         "Hugging Face transformers ViT, ViTMAE",
@@ -187,6 +274,18 @@ LAYOUTS = (
         ),
         dropped=HUB_DROPPED,
         marks=("{any}attention.q_proj.weight",),
+    ),
+    Layout(
+        "Hugging Face transformers BEiT",
+        HUB_BEIT | under("beit.", HUB_BEIT),
+        dropped=HUB_BEIT_DROPPED | under("beit.", HUB_BEIT_DROPPED),
+        marks=("{any}lambda_1",),
+        zeros="[k]",
+        shared={
+            f"{model}{place}.relative_position_bias_table": BLOCKS + TABLE
+            for model in ("", "beit.")
+            for place in ("encoder.relative_position_bias", "shared_position_bias")
+        },
     ),
     Layout(
         "Hugging Face transformers VitDet",

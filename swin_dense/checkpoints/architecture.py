@@ -50,6 +50,8 @@ class Layout:
     marks: tuple[str, ...] = ()  # of each there must be a key
     orders: tuple[Order, ...] = ()
     zeros: str = ""  # of [q], [k] and [v] the one that the project leaves out, all zeros
+    # Their name -> ours with a {block}, of what all blocks have in common there.
+    shared: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def published() -> dict[str, Published]:
 
 def _require_rows(architecture: Architecture, layout: Layout) -> None:
     """Refuse a table whose right side is no tensor of the architecture."""
-    for ours in {*layout.table.values(), *(order.name for order in layout.orders)}:
+    names = (*layout.table.values(), *layout.shared.values(), *(o.name for o in layout.orders))
+    for ours in set(names):
         text = re.sub(r"\[[qkv]\]$", "", ours)
         written = [
             template(text).write({"stage": 1, "last": 1, "block": 0, "end": end})

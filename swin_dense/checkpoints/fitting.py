@@ -145,7 +145,9 @@ def _recognised(shapes: Shapes, checkpoint: Checkpoint) -> _Found:
     state, outside = _aligned(shapes, without)
     candidates.append(_Found(OWN, state, outside | peeled.dropped, average=peeled.average))
     plain = max(candidates, key=lambda candidate: _matches(shapes, candidate.state))
-    if _matches(shapes, plain.state) == len(shapes):
+    complete = _matches(shapes, plain.state) == len(shapes)
+    # Else another project has chosen our names, for tensors of another form.
+    if complete and all(plain.state[n].dim() == len(shape) for n, shape in shapes.items()):
         return plain
     try:
         found = layouts.convert(weights)

@@ -244,17 +244,22 @@ def term(attention, query, head, i, j, places, extra):
 LAYOUTS = {
     "official ViT (MAE, ViTDet, iBOT)": {"relative_positions": "decomposed", "output_norm": True},
     "official BEiT": TABLES | {"img_size": 64},
+    "official BEiT pre-training (v1, v2)": TABLES | {"img_size": 64, "output_norm": True},
+    "OpenMMLab BEiT (mmseg, mmpretrain)": TABLES | {"img_size": 64},
+    "OpenMMLab MAE (mmseg, mmpretrain)": TABLES | {"img_size": 64, "absolute_positions": True},
     "official DINOv2": REGISTERS,
     "official SAM image encoder": {"relative_positions": "decomposed"},
+    "timm SAM image encoder": {"relative_positions": "decomposed"},
     "Hugging Face transformers ViT, ViTMAE": {"class_token": True},
     "Hugging Face transformers DINOv2": REGISTERS,
     "Hugging Face transformers DINOv2 (5.x)": REGISTERS,
+    "Hugging Face transformers BEiT": TABLES | {"img_size": 64},
     "Hugging Face transformers VitDet": WINDOWS,
 }
 
 
 def test_every_layout_is_tried() -> None:
-    words = ("ViT", "BEiT", "DINOv2", "SAM", "VitDet")
+    words = ("ViT", "BEiT", "MAE", "DINOv2", "SAM", "VitDet")
     assert {n for n in known() if any(word in n for word in words)} == LAYOUTS.keys()
 
 
@@ -262,10 +267,11 @@ def test_every_layout_is_tried() -> None:
 def test_every_layout_goes_there_and_back(layout: str) -> None:
     model = randomised(ViT(**SMALL, **LAYOUTS[layout]))
     state = model.state_dict()
-    if layout == "official BEiT":  # it has no bias of the keys, which changes no softmax
-        for name, tensor in state.items():
-            if name.endswith("qkv.bias"):
-                tensor.chunk(3)[1].zero_()
+    for name, tensor in state.items():
+        if "BEiT" in layout and name.endswith("qkv.bias"):  # it has none of the keys, which
+            tensor.chunk(3)[1].zero_()  # changes no softmax
+        if "pre-training" in layout and name.endswith("table"):  # one for all blocks
+            tensor.copy_(state["blocks.0.attn.relative_position_bias_table"])
     theirs = export(state, layout)
     found = convert(theirs)
     assert (found.layout, found.architecture) == (layout, "ViT")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, equal
 
 from swin_dense.checkpoints import names
 from swin_dense.checkpoints.architecture import Layout
@@ -29,7 +29,10 @@ def read(layout: Layout, state: Mapping[str, Tensor]) -> Reading:
     unknown: list[str] = []
     rows: list[tuple[str, str, names.Values]] = []
     pieces = names.split(state, [*layout.table, *layout.dropped])
+    shared = {name: layout.shared[name] for name in pieces if name in layout.shared}
     for name in pieces:
+        if name in shared:
+            continue
         if found := names.first(layout.table, name):
             rows.append((name, *found))
         elif found := names.first(layout.dropped, name):
@@ -43,11 +46,17 @@ def read(layout: Layout, state: Mapping[str, Tensor]) -> Reading:
         to = names.template(layout.table[row]).write({**values, "last": last})
         twice += [to] if to in ours else []
         ours[to] = pieces[name]
+    blocks = sorted({int(values["block"]) for _, _, values in rows if "block" in values})
+    for name, row in shared.items():
+        for block in blocks:
+            to = names.template(row).write({"block": block})
+            twice += [to] if to in ours else []
+            ours[to] = pieces[name]
     return Reading(
         layout=layout,
         state={n: _ours(n, t, layout) for n, t in names.join(ours, zeros=layout.zeros).items()},
         dropped=dropped,
-        known=len(rows),
+        known=len(rows) + len(shared),
         unknown=unknown,
         unmarked=[m for m in layout.marks if not any(names.first([m], n) for n in state)],
         twice=twice,
@@ -64,9 +73,11 @@ def write(layout: Layout, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for theirs, ours in layout.table.items():
         back.setdefault(ours, theirs)
     pieces = names.split({n: _theirs(n, t, layout) for n, t in state.items()}, back)
+    common = _common(layout, pieces)
+    pieces = {n: t for n, t in pieces.items() if not names.first(common, n)}
     rows = {name: names.first(back, name) for name in pieces}
     last = max((int(found[1].get("stage", 0)) for found in rows.values() if found), default=0)
-    written: dict[str, Tensor] = {}
+    written: dict[str, Tensor] = dict(common.values())
     homeless: list[str] = []
     for name, found in rows.items():
         if layout.zeros and name.endswith(layout.zeros) and found is None:
@@ -82,6 +93,16 @@ def write(layout: Layout, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"first {homeless[:3]}. Leave them out, or choose another layout."
         )
     return names.join(written, zeros="[k]")
+
+
+def _common(layout: Layout, state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """Find what all blocks have in common: our row -> their name and the tensor."""
+    found: dict[str, tuple[str, Tensor]] = {}
+    for theirs, row in layout.shared.items():
+        copies = [tensor for name, tensor in state.items() if names.first([row], name)]
+        if copies and all(equal(copies[0], other) for other in copies):
+            found.setdefault(row, (theirs, copies[0]))
+    return found
 
 
 def _ours(name: str, tensor: Tensor, layout: Layout) -> Tensor:
