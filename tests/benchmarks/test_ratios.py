@@ -124,7 +124,7 @@ def test_growth_is_given_for_each_pixel(monkeypatch, capsys):
 
 @needs_kernels
 @pytest.mark.parametrize(
-    ("rows", "count"), [("window_attention", 8), ("neighborhood", 4), ("2000", 1), ("roi_al", 2)]
+    ("rows", "count"), [("window_attention", 8), ("gather", 4), ("2000", 1), ("roi_al", 2)]
 )
 def test_ops_are_measured(rows, count, capsys):
     assert command.main(["ops", *SMALL, "--rows", rows]) == 0
