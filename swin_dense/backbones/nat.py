@@ -16,7 +16,7 @@ from swin_dense.backbones.pyramid import Stage, Staged
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
 from swin_dense.layers.residual import DropPath, Mlp, times
-from swin_dense.ops.neighborhood_attention import neighborhood_attention
+from swin_dense.ops.neighborhood_attention import neighborhood_attention, why_not
 from swin_dense.registry import MODELS
 
 STEM = 4  # pixels of an image that become one position of the first map
@@ -85,6 +85,8 @@ class NeighborhoodAttention(nn.Module):
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C): what each position finds around it, not yet projected."""
         height, width, channels = x.shape[1:]
+        if reason := why_not(x, self.window):
+            raise InputError(reason)
         span = self.window * self.dilation
         if height < span or width < span:
             # As the authors do: zeros behind the norm, which the projection makes its bias, and

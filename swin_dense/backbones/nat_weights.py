@@ -106,6 +106,8 @@ TRANSFORMERS = (
             "layernorm_after.{end}": "norm2.{end}",
             "intermediate.dense.{end}": "mlp.fc1.{end}",
             "output.dense.{end}": "mlp.fc2.{end}",
+            "layer_scale_parameters[0]": "gamma1",
+            "layer_scale_parameters[1]": "gamma2",
         },
         "levels.{stage}.blocks.{block}.",
     )
@@ -128,7 +130,6 @@ def _authors(kind: str) -> tuple[Layout, Layout]:
 LAYOUTS = {
     NAT: (
         *_authors(NAT),
-        # Of sizes without layer scales; those have both of a block in one tensor there.
         Layout(
             "Hugging Face transformers NAT",
             under("dinat.", WHOLE) | WHOLE | under("nat.", WHOLE),

@@ -8,15 +8,17 @@
 {any}               whatever follows
 {last}              the number of the last stage
 [q] [k] [v]         behind a name: the first, second or last third of its rows
+[0] [1]             behind a name: the first or second of its two rows
 """
 
 import functools
 import re
 from collections.abc import Iterable, Mapping
 
-from torch import Tensor, cat, zeros_like
+from torch import Tensor, cat, stack, zeros_like
 
 PARTS = ("[q]", "[k]", "[v]")
+ROWS = ("[0]", "[1]")
 WORDS = {"end": "weight|bias", "any": ".+"}
 NUMBER = re.compile(r"(?:(\d+)\*)?([a-z]+)([+-]\d+)?")  # 2*stage+1
 
@@ -95,19 +97,24 @@ def first(table: Iterable[str], name: str) -> tuple[str, Values] | None:
 
 
 def split(state: Mapping[str, Tensor], table: Iterable[str]) -> dict[str, Tensor]:
-    """Cut tensors into thirds of their rows where `table` speaks of [q], [k] and [v]."""
-    thirds = {row[: -len("[q]")] for row in table if row.endswith(PARTS)}
+    """Cut tensors where `table` speaks of [q], [k] and [v], or of [0] and [1]."""
+    table = list(table)
+    thirds, pairs = (
+        {row[: -len("[q]")] for row in table if row.endswith(marks)} for marks in (PARTS, ROWS)
+    )
     pieces: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if thirds and first(thirds, name) and tensor.dim() and len(tensor) % 3 == 0:
             pieces |= {name + p: t for p, t in zip(PARTS, tensor.chunk(3), strict=True)}
+        elif pairs and first(pairs, name) and tensor.dim() and len(tensor) == 2:
+            pieces |= {name + p: t for p, t in zip(ROWS, tensor, strict=True)}
         else:
             pieces[name] = tensor
     return pieces
 
 
 def join(pieces: Mapping[str, Tensor], zeros: str = "") -> dict[str, Tensor]:
-    """Put thirds together again; a third alone stays as it is, so that it is noticed.
+    """Put together what was cut; a part alone stays as it is, so that it is noticed.
 
     Args:
         zeros: a part that is all zeros where it does not come.
@@ -119,8 +126,11 @@ def join(pieces: Mapping[str, Tensor], zeros: str = "") -> dict[str, Tensor]:
         if zeros and thirds[zeros] is None:
             thirds[zeros] = zeros_like(tensor)
         found = [t for t in thirds.values() if t is not None]
+        pair = [pieces[whole + part] for part in ROWS if whole + part in pieces]
         if name.endswith(PARTS) and len(found) == 3:
             state[whole] = cat(found)
+        elif name.endswith(ROWS) and len(pair) == 2:
+            state[whole] = stack(pair)
         else:
             state[name] = tensor
     return state

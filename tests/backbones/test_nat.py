@@ -122,7 +122,7 @@ LAYOUTS = [name for name in known() if name.split()[1] in KINDS or " NAT" in nam
 def model_and_state(layout: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """Return a model, and what of it the layout holds: norms of all maps, or of the last one."""
     kind = KINDS["DiNAT_s" if "DiNAT_s" in layout else "NAT"]
-    scaled = {"layer_scale": 0.3} if layout.startswith("official NAT") else {}
+    scaled = {"layer_scale": 0.3} if " NAT" in layout else {}
     model = randomised(kind("nano", **scaled))
     first = 0 if "backbone" in layout else 3
     state = {
@@ -157,7 +157,8 @@ def test_the_authors_files(kind: str) -> None:
     assert len(detector.state) == len(model.state_dict()) + 1
 
 
-def test_names_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scale", [0.0, 0.3])
+def test_names_of_transformers(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its forward cannot run (it needs a natten that is no more); its names can be read."""
     theirs = pytest.importorskip("transformers.models.dinat.modeling_dinat")
     monkeypatch.setattr(theirs, "requires_backends", lambda *_: None)
@@ -165,15 +166,21 @@ def test_names_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
         embed_dim=16,
         depths=[1, 2, 2, 1],
         num_heads=[1, 2, 4, 8],
-        layer_scale_init_value=0.0,
+        layer_scale_init_value=scale,
         dilations=[[1, 1]] * 4,
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )
     for model in (theirs.DinatBackbone(config), theirs.DinatForImageClassification(config)):
-        found = convert(model.state_dict())
+        found = convert(randomised(model).state_dict())
         assert found.architecture == "NAT"
         assert set(found.dropped) <= {"classifier.weight", "classifier.bias"}
-        missing, unexpected = DiNAT("nano").load_state_dict(found.state, strict=False)
+        ours = DiNAT("nano", layer_scale=scale)
+        missing, unexpected = ours.load_state_dict(found.state, strict=False)
+        if scale:  # both of a block in one tensor there
+            name = "encoder.levels.1.layers.0.layer_scale_parameters"
+            given = next(t for n, t in model.state_dict().items() if n.endswith(name))
+            block = ours.levels[1].blocks[0]
+            assert torch.equal(torch.stack([block.gamma1, block.gamma2]), given)
         assert not unexpected
         assert all(name.startswith("norm") for name in missing)
 
