@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_dense.ops import reference, trust
+from swin_dense.ops import extension, reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
+
+LARGEST = (
+    27  # window of the CUDA kernel, whose tables have to fit a block's memory (kLargest there)
+)
 
 _ARGUMENTS = (
     "Tensor query, Tensor key, Tensor value, Tensor table, int window, int down, int across, "
@@ -99,6 +103,8 @@ def neighborhood_attention(
     _check(query, key, value, table, window, (down, across))
     refuse_forward_mode("neighborhood_attention", query, key, value, table)
     trust.look("neighborhood_attention", query)
+    if reason := why_not(query, window):
+        raise ValueError(reason)
     dtype = reference.sum_dtype(query.dtype)
     if table is None:
         side = 2 * window - 1
@@ -106,6 +112,25 @@ def neighborhood_attention(
     scale = query.shape[4] ** -0.5 if scale is None else float(scale)
     return torch.ops.swin_dense.neighborhood_attention(
         query, key, value, table.to(dtype), window, down, across, scale
+    )
+
+
+def why_not(query: Tensor, window: int) -> str | None:
+    """Say why the kernel of the device of `query` cannot take this window, if it cannot."""
+    kind = query.device.type
+    if kind != "cuda" or trust.instead("neighborhood_attention", query) is not None:
+        return None
+    return too_large(kind, window)
+
+
+def too_large(kind: str, window: int) -> str | None:
+    """Say of a kind of device and a window what is wrong, None if nothing is."""
+    if kind != "cuda" or kind not in extension.loaded() or window <= LARGEST:
+        return None
+    return (
+        f"neighborhood_attention: the kernel for CUDA takes windows of up to {LARGEST}; got "
+        f"{window}. Take a smaller one, or {extension.SWITCH}=off, which computes all ops in plain "
+        "torch."
     )
 
 

@@ -4,13 +4,14 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import scalar_loops
 import torch
 from devices import DEVICES
 
-from swin_dense.ops import neighborhood_attention, reference
+from swin_dense.ops import extension, neighborhood_attention, reference
 
 pytestmark = pytest.mark.plain
 
@@ -204,6 +205,20 @@ def test_compiles_whole():
             expected = found
     for ours, right in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, right)
+
+
+def test_a_window_too_large_for_the_kernel_is_named(monkeypatch):
+    """As on a machine with CUDA kernels; the number is that of their source."""
+    module = sys.modules["swin_dense.ops.neighborhood_attention"]
+    source = (Path(module.__file__).parent / "csrc/cuda/neighborhood_attention.cu").read_text()
+    assert f"kLargest = {module.LARGEST};" in source
+    assert module.too_large("cuda", 29) is None  # plain torch takes any
+    monkeypatch.setitem(extension._loaded, "cuda", "as if")
+    assert module.too_large("cuda", 27) is None
+    assert module.too_large("cpu", 29) is None
+    text = module.too_large("cuda", 29)
+    assert text.startswith("neighborhood_attention: the kernel for CUDA takes windows of up to 27;")
+    assert "got 29. Take a smaller one, or SWIN_DENSE_KERNELS=off" in text
 
 
 MISTAKES = {
