@@ -69,11 +69,11 @@ def _flex_calls(
         for _ in range(3)
     ]
     mask = _seen_blocks(height, width, dilation, device)
-    attend = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
+    flex: Any = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
 
     def by_flex(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         heads_first = (x.flatten(1, 2).transpose(1, 2) for x in (query, key, value))
-        out = attend(*heads_first, block_mask=mask)
+        out = flex(*heads_first, block_mask=mask)
         return out.transpose(1, 2).unflatten(1, (height, width))
 
     def by_op(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
