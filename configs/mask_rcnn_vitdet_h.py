@@ -6,7 +6,7 @@ Run       torchrun --nproc-per-node 8 tools/train.py configs/mask_rcnn_vitdet_h.
 Authors   56.7 box AP, 50.2 mask AP (detectron2, projects/ViTDet)
 Ours      not measured yet
 
-Patches have 16 pixels: the authors resize the kernel of MAE's, which has 14, beforehand.
+Patches have 16 pixels; the kernel of MAE's, which has 14, is resized where it is loaded.
 """
 
 _base_ = [

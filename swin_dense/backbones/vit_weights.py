@@ -14,7 +14,7 @@ from swin_dense.checkpoints.architecture import (
     register,
 )
 from swin_dense.checkpoints.names import same, under
-from swin_dense.checkpoints.resizing import CLASS_TABLE, DIFFERENCES, PLACES
+from swin_dense.checkpoints.resizing import CLASS_TABLE, DIFFERENCES, PATCHES, PLACES
 
 ROWS = Rows(
     stem={
@@ -342,6 +342,8 @@ register(
         layouts=LAYOUTS,
         published=PUBLISHED,
         resized={
+            "patch_embed.proj.{end}": PATCHES,  # MAE's ViT-H has 14 pixels, ViTDet's 16
+            "{any}.patch_embed.proj.{end}": PATCHES,
             "pos_embed": PLACES,
             "rel_pos_h": DIFFERENCES,
             "rel_pos_w": DIFFERENCES,

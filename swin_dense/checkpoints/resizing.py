@@ -14,6 +14,7 @@ from torch import Tensor, cat
 from swin_dense.checkpoints.names import template
 
 Shape = tuple[int, ...]
+PATCH = 8  # pixels of the smallest side of a patch that can stand for one of another size
 CLASS_ROWS = 3  # of a table: class to place, place to class, class to class
 
 
@@ -155,6 +156,16 @@ def _resize_kernel(kernel: Tensor, new: Shape) -> Tensor:
     return F.pad(kernel, (more,) * 4)
 
 
+def _how_patches(old: Shape, new: Shape) -> str:
+    if len(old) == len(new) == 4 and old[:2] == new[:2] and min(*old[2:], *new[2:]) >= PATCH:
+        return f"patches {old[2]}x{old[3]} -> {new[2]}x{new[3]} pixels, bicubic"
+    return ""
+
+
+def _resize_patches(kernel: Tensor, new: Shape) -> Tensor:
+    return _bicubic(kernel, new[2:])
+
+
 def _how_gates(old: Shape, new: Shape) -> str:
     if len(old) == len(new) and old[1:] == new[1:] and min(old[0], new[0]) > 1:
         return f"gates {old[0]} -> {new[0]} rows: the last stays last, new ones are 0"
@@ -175,6 +186,7 @@ BIAS_TABLE = Resizer(_how_table, _resize_table)  # ((2 * window - 1)^2, heads)
 PLACE_MAP = Resizer(_how_map, _resize_map)  # (1, channels, rows, columns)
 PLACES = Resizer(_how_places, _resize_places)  # (1, 1 + side^2, channels), a class token's first
 DIFFERENCES = Resizer(_how_line, _resize_line)  # (2 * side - 1, channels of a head)
+PATCHES = Resizer(_how_patches, _resize_patches)  # the kernel that patches of pixels go through
 KERNEL = Resizer(_how_kernel, _resize_kernel)  # of a convolution: a larger one that does the same
 GATES = Resizer(_how_gates, _resize_gates)  # rows for levels, the last one for the whole map
 CLASS_TABLE = Resizer(_how_class_table, _resize_class_table)  # with CLASS_ROWS at its end

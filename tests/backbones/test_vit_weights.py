@@ -169,6 +169,21 @@ def test_every_source_loads_whole(source, tmp_path) -> None:
     assert {name.rpartition(".")[0] for name in more} <= {"norm", "cls_token", ""}, more
 
 
+@pytest.mark.parametrize("front", ["", "backbone."])
+def test_patches_of_another_size_are_resized(front, tmp_path) -> None:
+    """MAE's ViT-H has patches of 14 pixels, its detectors of 16; a ramp stays nearly one."""
+    state = mae()
+    ramp = torch.arange(14.0).expand(C, 3, 14, 14)
+    state["patch_embed.proj.weight"] = ramp
+    torch.save({"model": state}, tmp_path / "mae.pth")
+    model = ViT(**SIZES, **OF_MAE).state_dict()
+    loaded, account = fitting.fit(under(front, model), files.read(tmp_path / "mae.pth"))
+    assert [r.how for r in account.resized] == ["patches 14x14 -> 16x16 pixels, bicubic"]
+    found = loaded[f"{front}patch_embed.proj.weight"]
+    middle = (torch.arange(16.0) + 0.5) * 14 / 16 - 0.5
+    torch.testing.assert_close(found[3, 1, 5, 3:13], middle[3:13], atol=0.06, rtol=0)
+
+
 def attention(state: dict[str, Tensor], block: int) -> Tensor:
     return state[f"blocks.{block}.attn.relative_position_bias_table"]
 
