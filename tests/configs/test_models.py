@@ -49,9 +49,11 @@ DIFFERENT = (
     "retinanet_swin_v2_t",
     "sparse_rcnn_swin_t",
     "upernet_beit_b_640",
+    "upernet_beit_l_640",
+    "upernet_beit_v2_b",
+    "upernet_beit_v2_l",
     "upernet_convnext_b",
     "upernet_convnext_b_640",
-    "upernet_mae_b",
     "upernet_nat_b",
     "upernet_swin_nano",
 )
