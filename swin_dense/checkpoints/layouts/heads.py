@@ -70,6 +70,11 @@ DETECTRON2 = {
     "pixel_mean": "belongs to the preprocessing",
     "pixel_std": "belongs to the preprocessing",
 }
+OF_DINO = "a part of DINO in its authors' names, which are not mmdet's"
+DINO = {
+    f"{part}.{{any}}": OF_DINO
+    for part in ("transformer", "input_proj", "label_enc", "class_embed", "bbox_embed")
+}
 
 # The first that has a place for all names is taken.
 KINDS = (
@@ -80,6 +85,7 @@ KINDS = (
     Kind(" in a detector", BACKBONE, DETECTOR),
     Kind(" in a segmentor", BACKBONE, SEGMENTOR),
     Kind(" in detectron2", BACKBONE, dropped=DETECTRON2),
+    Kind(" in DINO's own code", "backbone.0.", dropped=DINO),
     Kind(" in detectron2 with a feature pyramid", "backbone.bottom_up.", dropped=DETECTRON2),
 )
 

@@ -192,9 +192,21 @@ OF_DETECTRON2 = {
         "pixel_mean",
     ),
 }
+# As DINO's authors call its parts (models/dino/dino.py), whose backbone stands in a sequence.
+OF_DINO = {
+    ("backbone.0.", "official Swin V1 backbone in DINO's own code"): (
+        "transformer.decoder.class_embed.0.bias",
+        "transformer.level_embed",
+        "input_proj.0.0.weight",
+        "label_enc.weight",
+        "bbox_embed.0.layers.0.weight",
+        "class_embed.0.bias",
+    ),
+}
+PLACES = OF_DETECTRON2 | OF_DINO
 
 
-@pytest.mark.parametrize(("place", "heads"), OF_DETECTRON2.items(), ids=["mask2former", "pyramid"])
+@pytest.mark.parametrize(("place", "heads"), PLACES.items(), ids=["mask2former", "pyramid", "dino"])
 def test_the_backbone_is_taken_out(place, heads):
     prefix, layout = place
     model = ours(V1)
@@ -204,7 +216,7 @@ def test_the_backbone_is_taken_out(place, heads):
     assert (found.layout, found.whole) == (layout, False)
     model.load_state_dict(found.state, strict=True)
     assert set(found.dropped) == {*heads, buffer}
-    assert found.dropped[heads[0]].startswith("a head of detectron2's")
+    assert found.dropped[heads[0]].startswith(("a head of detectron2's", "a part of DINO"))
 
 
 def test_a_classification_file_for_detectron2_is_the_authors():
