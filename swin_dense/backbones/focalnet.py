@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_dense.backbones.pyramid import Stage, Staged, padding_to
-from swin_dense.checkpoints.architecture import CLASSES, Architecture, Layout, Rows, register
-from swin_dense.checkpoints.names import same
-from swin_dense.checkpoints.resizing import GATES, KERNEL
 from swin_dense.errors import InputError
 from swin_dense.layers.residual import DropPath, Mlp, times
 from swin_dense.registry import MODELS
 
 # The sizes of the paper (appendix), with the windows of its detectors; "large" and up are those of
-# the authors' files for ImageNet-22K. And one of ours for tests and laptops.
+# the authors' files for ImageNet-22K, those of "large" with sums divided by the number of levels.
+# And one of ours for tests and laptops.
 _LARGE = {
     "depths": (2, 2, 18, 2),
     "focal_levels": 4,
@@ -34,7 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "focal_levels": 3, "focal_windows": 9},
     "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "focal_levels": 3, "focal_windows": 9},
     "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "focal_levels": 3, "focal_windows": 9},
-    "large": {"embed_dim": 192, **_LARGE},
+    "large": {"embed_dim": 192, **_LARGE, "normalize_modulator": True},
     "xlarge": {"embed_dim": 256, **_LARGE},
     "huge": {"embed_dim": 352, **_LARGE, "norm_in_modulation": True},
 }
@@ -165,13 +163,13 @@ class FocalNet(Staged):
         embed_dim: int | None = None,
         depths: Sequence[int] | None = None,
         focal_levels: int | None = None,
-        focal_windows: int | None = None,
+        focal_windows: int | Sequence[int] | None = None,
         mlp_ratio: float = 4.0,
         conv_embed: bool | None = None,
         stem_padding: int = 3,
         post_norm: bool | None = None,
         norm_in_modulation: bool | None = None,
-        normalize_modulator: bool = False,
+        normalize_modulator: bool | None = None,
         layer_scale_init_value: float | None = None,
         in_channels: int = 3,
         drop_path_rate: float = 0.3,
@@ -186,15 +184,16 @@ class FocalNet(Staged):
             embed_dim: C of the first stage; it doubles from stage to stage.
             depths: blocks of each stage.
             focal_levels: L of each block: 2 (the paper's small receptive field), 3 (large) or 4.
-            focal_windows: side of the first kernel, odd; each level's is 2 larger.
+            focal_windows: side of the first kernel, odd; each level's is 2 larger. One for all
+                stages or one for each.
             mlp_ratio: channels within the perceptrons, as a multiple of C.
             conv_embed: whether the kernels of stem (7x7) and downsampling (3x3) overlap.
             stem_padding: of an overlapping stem: 3 in the authors' detection and segmentation
                 files, 2 in those of classification and DINO.
             post_norm: whether the norms follow the branches.
             norm_in_modulation: whether a norm stands before the last linear map of a modulation.
-            normalize_modulator: whether the sum of levels is divided by L + 1; the authors' config
-                of "large" with 4 levels says so, other implementations do not.
+            normalize_modulator: whether the sum of levels is divided by L + 1. "large" with its 4
+                levels does, as the authors' configs and DINO say; for "xlarge" these two disagree.
             layer_scale_init_value: what branches are multiplied by at the start, a learned number
                 for each channel; 0 for none.
             in_channels: channels of the image.
@@ -218,10 +217,16 @@ class FocalNet(Staged):
             norm_in_modulation=norm_in_modulation,
             layer_scale_init_value=layer_scale_init_value,
         )
+        if normalize_modulator is None:
+            theirs = self.sizes(arch)
+            normalize_modulator = bool(theirs.get("normalize_modulator")) and (
+                size["focal_levels"] == theirs["focal_levels"]
+            )
         self.depths, self.embed_dim = tuple(size["depths"]), size["embed_dim"]
         dims = [self.embed_dim * 2**i for i in range(len(self.depths))]
-        levels, window = size["focal_levels"], size["focal_windows"]
-        _check(self.depths, dims, levels, window)
+        levels, windows = size["focal_levels"], size["focal_windows"]
+        windows = [windows] * len(dims) if isinstance(windows, int) else list(windows)
+        _check(self.depths, dims, levels, windows)
         super().__init__(
             stages=len(self.depths),
             in_channels=in_channels,
@@ -253,7 +258,9 @@ class FocalNet(Staged):
                 ],
                 half,
             )
-            for channels, depth, half in zip(dims, self.depths, [*halves, None], strict=True)
+            for channels, depth, window, half in zip(
+                dims, self.depths, windows, [*halves, None], strict=True
+            )
         )
         for stage, channels in zip(self.out_indices, self.out_channels, strict=True):
             self.add_module(f"norm{stage}", nn.LayerNorm(channels))
@@ -270,88 +277,19 @@ class FocalNet(Staged):
         return self.maps_of(self.patch_embed(image))
 
 
-def _check(depths: Sequence[int], dims: Sequence[int], levels: int, window: int) -> None:
+def _check(depths: Sequence[int], dims: Sequence[int], levels: int, windows: list[int]) -> None:
     if min((*depths, *dims), default=0) < 1:
         raise InputError(
             f"FocalNet: depths and embed_dim are at least 1; got depths {tuple(depths)} and "
             f"embed_dim {dims[0] if dims else None}."
         )
-    if levels < 1 or window < 1 or window % 2 == 0:
+    if len(windows) != len(depths):
+        raise InputError(
+            f"FocalNet: focal_windows is one number for all stages or one for each; got "
+            f"{len(windows)} for {len(depths)} stages."
+        )
+    if levels < 1 or any(window < 1 or window % 2 == 0 for window in windows):
         raise InputError(
             "FocalNet: focal_levels is at least 1 and focal_windows odd, so that a kernel has a "
-            f"middle; got {levels} and {window}. 2 to 4 and 3, 5 or 9 are usual."
+            f"middle; got {levels} and {windows}. 2 to 4 and 3, 5 or 9 are usual."
         )
-
-
-# What is known of its weights.
-
-BLOCK = "layers.{stage}.blocks.{block}."
-PARTS = (
-    *("norm1.{end}", "norm2.{end}", "mlp.fc1.{end}", "mlp.fc2.{end}", "modulation.f.{end}"),
-    *("modulation.h.{end}", "modulation.proj.{end}", "modulation.ln.{end}", "gamma_1", "gamma_2"),
-    *(f"modulation.focal_layers.{level}.0.weight" for level in range(4)),
-)
-KERNELS = {f"{BLOCK}modulation.focal_layers.{level}.0.weight?": "C 1 _ _" for level in range(1, 4)}
-ROWS = Rows(
-    stem={
-        "patch_embed.proj.weight": "C I P P",
-        "patch_embed.proj.bias": "C",
-        "patch_embed.norm.weight": "C",
-        "patch_embed.norm.bias": "C",
-    },
-    entrance={
-        "layers.{stage-1}.downsample.proj.weight": "C c K K",
-        "layers.{stage-1}.downsample.proj.bias": "C",
-        "layers.{stage-1}.downsample.norm.weight": "C",
-        "layers.{stage-1}.downsample.norm.bias": "C",
-    },
-    block={
-        **{f"{BLOCK}norm{i}.{end}": "C" for i in (1, 2) for end in ("weight", "bias")},
-        f"{BLOCK}modulation.f.weight": "F C",
-        f"{BLOCK}modulation.f.bias": "F",
-        f"{BLOCK}modulation.focal_layers.0.0.weight": "C 1 _ _",
-        **KERNELS,
-        f"{BLOCK}modulation.h.weight": "C C 1 1",
-        f"{BLOCK}modulation.h.bias": "C",
-        f"{BLOCK}modulation.ln.weight?": "C",
-        f"{BLOCK}modulation.ln.bias?": "C",
-        f"{BLOCK}modulation.proj.weight": "C C",
-        f"{BLOCK}modulation.proj.bias": "C",
-        f"{BLOCK}mlp.fc1.weight": "M C",
-        f"{BLOCK}mlp.fc1.bias": "M",
-        f"{BLOCK}mlp.fc2.weight": "C M",
-        f"{BLOCK}mlp.fc2.bias": "C",
-        f"{BLOCK}gamma_1?": "C",
-        f"{BLOCK}gamma_2?": "C",
-    },
-    output={"norm{stage}.weight*": "C", "norm{stage}.bias*": "C"},
-)
-NAMES = same(
-    "patch_embed.proj.{end}",
-    "patch_embed.norm.{end}",
-    *(BLOCK + part for part in PARTS),
-) | {
-    f"layers.{{stage-1}}.downsample.{part}.{{end}}": f"layers.{{stage-1}}.downsample.{part}.{{end}}"
-    for part in ("proj", "norm")
-}
-OUTPUT = "norm{stage}.{end}"
-
-register(
-    Architecture(
-        name="FocalNet",
-        rows=ROWS,
-        layouts=(
-            Layout("official FocalNet backbone", NAMES | same(OUTPUT), marks=(OUTPUT,)),
-            Layout(
-                "official FocalNet classification",
-                NAMES | {"norm.{end}": "norm{last}.{end}"},
-                dropped={"head.{end}": CLASSES},
-            ),
-        ),
-        width=lambda first, stage: first * 2**stage,
-        resized={
-            "{any}.focal_layers.{level}.0.weight": KERNEL,
-            "{any}.modulation.f.{end}": GATES,
-        },
-    )
-)
