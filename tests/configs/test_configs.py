@@ -460,6 +460,33 @@ def test_the_recipe_of_detectors(name, epochs, milestones, drop_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "epochs", "milestones", "drop_path", "kernels"),
+    [
+        ("mask_rcnn_focalnet_t_srf_1x", 12, [9, 11], 0.1, [9, 11]),
+        ("mask_rcnn_focalnet_s_lrf_1x", 12, [9, 11], 0.2, [9, 11, 13]),
+        ("mask_rcnn_focalnet_b_lrf_1x", 12, [9, 11], 0.3, [9, 11, 13]),
+        ("mask_rcnn_focalnet_t_lrf", 36, [27, 33], 0.3, [9, 11, 13]),
+        ("mask_rcnn_focalnet_s_srf", 36, [27, 33], 0.5, [9, 11]),
+        ("mask_rcnn_focalnet_b_lrf", 36, [27, 33], 0.5, [9, 11, 13]),
+        ("cascade_mask_rcnn_focalnet_t_lrf", 36, [27, 33], 0.3, [7, 9, 11]),
+        ("atss_focalnet_t_lrf", 36, [27, 33], 0.3, [7, 9, 11]),
+        ("sparse_rcnn_focalnet_t_lrf", 36, [27, 33], 0.3, [7, 9, 11]),
+    ],
+)
+def test_the_recipe_of_detectors_with_focalnet(name, epochs, milestones, drop_path, kernels):
+    """microsoft/FocalNet, detection/configs; kernels are those of the last stage."""
+    config, model = by_name(name)
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
+    assert config.param_scheduler[0].end == 500
+    assert config.train_cfg.max_epochs == config.param_scheduler[1].end == epochs
+    assert config.param_scheduler[1].milestones == milestones
+    last = model.backbone.layers[3].blocks[1]
+    assert last.drop_path.rate == pytest.approx(drop_path)
+    assert [layer[0].kernel_size[0] for layer in last.modulation.focal_layers] == kernels
+
+
+@pytest.mark.parametrize(
     "name", [p.stem for p in LEAVES if re.match("upernet_swin_[tsbl]", p.stem)]
 )
 def test_the_recipe_of_upernets(name):

@@ -29,10 +29,11 @@ LEAVES = sorted((ROOT / "configs").glob("*.py"))
 # all configs to find it again.
 DIFFERENT = (
     "atss_dyhead_swin_l",
-    "atss_swin_t",
+    "atss_focalnet_t_lrf",
     "cascade_mask_rcnn_convnext_b",
     "cascade_mask_rcnn_vitdet_b",
     "deformable_detr_swin_t",
+    "dino_focalnet_h",
     "dino_swin_l",
     "dino_swin_t",
     "faster_rcnn_swin_t",
@@ -47,7 +48,7 @@ DIFFERENT = (
     "reppoints_swin_t",
     "reppoints_v2_swin_t",
     "retinanet_swin_v2_t",
-    "sparse_rcnn_swin_t",
+    "sparse_rcnn_focalnet_t_lrf",
     "upernet_beit_b_640",
     "upernet_beit_l_640",
     "upernet_beit_v2_b",
