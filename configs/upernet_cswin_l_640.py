@@ -19,9 +19,7 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=(640, 640)),
-    backbone=dict(
-        type="swin_dense.CSWin", arch="large", split_size=(1, 2, 12), drop_path_rate=0.6
-    ),
+    backbone=dict(type="swin_dense.CSWin", arch="large", split_size=(1, 2, 12), drop_path_rate=0.6),
     decode_head=dict(in_channels=[144, 288, 576, 1152]),
     auxiliary_head=dict(in_channels=576),
 )
