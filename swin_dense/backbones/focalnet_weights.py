@@ -4,6 +4,8 @@ Letters of the shapes: C channels of a stage, I of the image, M hidden channels 
 the first linear map of a modulation, P and K sides of the kernels of stem and downsampling.
 """
 
+from torch import Tensor
+
 from swin_dense.checkpoints.architecture import (
     CLASSES,
     Architecture,
@@ -110,6 +112,11 @@ TRANSFORMERS = (
 )
 
 
+def _without_kernel(x: Tensor) -> Tensor:
+    """(C', C, 1, 1) -> (C', C); what is no convolution is not timm's, which is told later."""
+    return x.flatten(1) if x.dim() == 4 else x
+
+
 def _timm(name: str, post: bool) -> tuple[Layout, Layout]:
     """Return the layouts of timm's classifiers and feature extractors.
 
@@ -122,7 +129,7 @@ def _timm(name: str, post: bool) -> tuple[Layout, Layout]:
     parts |= {f"ls{i}.gamma": f"gamma_{i}" for i in (1, 2)}
     # All linear maps are convolutions there.
     orders = tuple(
-        Order(f"{BLOCK}{part}.weight", lambda x: x.flatten(1), lambda x: x[:, :, None, None])
+        Order(f"{BLOCK}{part}.weight", _without_kernel, lambda x: x[:, :, None, None])
         for part in ("modulation.f", "modulation.proj", "mlp.fc1", "mlp.fc2")
     )
     # A downsampling belongs to the stage it leads to.

@@ -19,6 +19,7 @@ HEADS = {
     " in masked pre-training": "neck.decoder.0.weight",
     " in a detector": "roi_head.bbox_head.fc_cls.weight",
     " in a segmentor": "decode_head.conv_seg.weight",
+    " in DINO's own code": "class_embed.0.weight",
     " in detectron2": "sem_seg_head.predictor.query_feat.weight",
     " in detectron2 with a feature pyramid": "backbone.fpn_lateral2.weight",
 }
