@@ -95,7 +95,14 @@ class Modulation(nn.Module):
         """(B, H, W, C) -> (B, H, W, C)."""
         channels = x.shape[-1]
         query, context, gates = self.f(x).split((channels, channels, self.levels + 1), -1)
-        context, gates = (part.permute(0, 3, 1, 2).contiguous() for part in (context, gates))
+        # On a CPU the backward pass of large kernels takes 0.4 of the time with channels last, the
+        # forward pass up to twice as long.
+        eager = not torch.compiler.is_compiling()  # a compiler chooses by itself
+        last = x.device.type == "cpu" and torch.is_grad_enabled() and eager
+        order = torch.channels_last if last else torch.contiguous_format
+        context, gates = (
+            part.permute(0, 3, 1, 2).contiguous(memory_format=order) for part in (context, gates)
+        )
         total: Any = 0
         for level, layer in enumerate(self.focal_layers):
             context = layer(context)
