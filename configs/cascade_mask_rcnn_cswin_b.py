@@ -5,7 +5,7 @@ Run       torchrun --nproc-per-node 8 tools/train.py configs/cascade_mask_rcnn_c
               --pretrained cswin_base_224
           (those ImageNet-1K weights: github.com/microsoft/CSWin-Transformer)
 Authors   53.9 box AP, 46.4 mask AP (their repository, README; they published no code for
-          detectors: the schedule is that of Swin, which arXiv 2107.00652 follows, the share of
+          detectors: the schedule is that of Swin, with which their tables compare, the share of
           dropped branches that of their segmentation)
 Ours      not measured yet
 """

@@ -5,7 +5,7 @@ Run       torchrun --nproc-per-node 8 tools/train.py configs/mask_rcnn_cswin_s.p
               --pretrained cswin_small_224
           (those ImageNet-1K weights: github.com/microsoft/CSWin-Transformer)
 Authors   50.0 box AP, 44.5 mask AP (their repository, README; they published no code for
-          detectors: the schedule is that of Swin, which arXiv 2107.00652 follows, the share of
+          detectors: the schedule is that of Swin, with which their tables compare, the share of
           dropped branches that of their segmentation)
 Ours      not measured yet
 """
