@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from swin_dense.datasets.sources import Picture, Source
     from swin_dense.report.journal import Journal
 
-HOW = ("score_thr", "class_agnostic", "mirror", "precision")  # decides what is found
+HOW = ("class_agnostic", "mirror", "precision", "draw")  # decides what is written
 SECONDS = 10.0  # between two lines of progress, where no terminal shows a bar
 
 
@@ -97,6 +97,7 @@ def _predict(asked: argparse.Namespace) -> int:
             key: getattr(asked, key)
             for key in ("score_thr", "class_agnostic", "mirror", "precision")
         },
+        "score_thr": predictor.SCORE if asked.score_thr is None else asked.score_thr,
         "image_scale": asked.image_scale and list(asked.image_scale),
         "options": {key: str(value) for key, value in (asked.cfg_options or {}).items()},
     }
@@ -131,10 +132,10 @@ def _add(
         mirror=asked.mirror,
         skip=skip,
     )
-    found, left = 0, source.count and source.count - len(journal.done)
+    found, left = 0, source.count and -(-source.count // asked.every) - len(journal.done)
     with (
         contextlib.closing(results),
-        progress(left) as tell,
+        progress(left if left and left > 0 else None) as tell,
     ):
         for found, result in enumerate(results, start=1):
             row = result.to_json()
@@ -153,8 +154,8 @@ def _left(source: "Source", done: set[str], every: int, seconds: dict[str, float
 
     def pictures() -> Iterator["Picture"]:
         seen = set(done)
-        for picture in itertools.islice(source, 0, None, every):
-            if picture.name not in seen:
+        for place, picture in enumerate(source):
+            if (place % every == 0 or picture.error) and picture.name not in seen:
                 seen.add(picture.name)
                 if picture.seconds is not None:
                     seconds[picture.name] = picture.seconds
@@ -169,7 +170,7 @@ def _draw(result: Any, out: Path, journal: "Journal") -> str:
 
     from swin_dense.checkpoints import files
 
-    stem = Path(result.name).name.replace(".", "_").replace("#", "_") or "image"
+    stem = Path(result.name).name.replace(".", "_").replace("#", "_")[:100] or "image"
     names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(2)))
     name = next(place for each in names if (place := f"drawn/{each}.png") not in journal.drawn)
     journal.drawn.add(name)

@@ -48,6 +48,8 @@ def _demo(asked: argparse.Namespace) -> None:
         raise InputError(f"{asked.video}: this is an image. demo/image_demo.py draws images.")
     if out.suffix.lower() not in CODES:
         raise InputError(f"--out {out}: the suffix says how to write it: {' '.join(CODES)}.")
+    if out.is_dir() or (out.exists() and out.resolve() == Path(asked.video).resolve()):
+        raise InputError(f"--out {out}: this is a folder, or the video itself. Name another file.")
     files.require_place(out.parent, "--out")
     model = predictor.load(
         asked.config,
@@ -62,14 +64,16 @@ def _demo(asked: argparse.Namespace) -> None:
     results = model.stream(frames, asked.score_thr)
     part = out.with_name(f".{out.name}{out.suffix}")
     count = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (
             contextlib.closing(results),
             progress(asked.max_frames) as tell,
             _Video(part, times) as video,
         ):
-            for count, result in enumerate(itertools.islice(results, asked.max_frames), 1):
+            for result in itertools.islice(results, asked.max_frames):
                 video.add(result.draw_frame())
+                count += 1
                 tell(count)
     finally:  # what there is when somebody ends it is a video, too
         if count:
@@ -91,18 +95,25 @@ class _Video:
     def __init__(self, path: Path, times: list[float]) -> None:
         self.path, self.times = path, times
         self.writer: Any = None
+        self.size = (0, 0)  # width and height
 
     def add(self, rgb: Any) -> None:
+        """Write a frame; one of another size is fitted into the first one's, with black around."""
         import cv2
+        import numpy as np
+        from PIL import Image, ImageOps
 
         if self.writer is None:
             later = [t for t in self.times if t > self.times[0]]
             rate = 1 / (later[0] - self.times[0]) if later else RATE
             code = cv2.VideoWriter_fourcc(*CODES[self.path.suffix.lower()])  # type: ignore[attr-defined]
-            self.writer = cv2.VideoWriter(str(self.path), code, rate, rgb.shape[1::-1])
+            self.size = rgb.shape[1::-1]
+            self.writer = cv2.VideoWriter(str(self.path), code, rate, self.size)
             if not self.writer.isOpened():
                 raise InputError(f"--out: this OpenCV cannot write {self.path.suffix}; try .avi.")
-        self.writer.write(rgb[..., ::-1])
+        if rgb.shape[1::-1] != self.size:
+            rgb = np.asarray(ImageOps.pad(Image.fromarray(rgb), self.size))
+        self.writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
     def __enter__(self) -> "_Video":
         return self

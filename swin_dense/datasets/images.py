@@ -31,7 +31,15 @@ DECODING_FAILED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struc
 
 def read_rgb(path: str | Path) -> np.ndarray:
     """Read a picture file: uint8 (H, W, 3), RGB, upright."""
-    return decode_rgb(require_file(path, "image").read_bytes(), str(path))
+    path = require_file(path, "image")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: the image cannot be read ({error.strerror or error}). Look at its "
+            "permissions and its disk."
+        ) from error
+    return decode_rgb(data, str(path))
 
 
 def decode_rgb(data: bytes, name: str) -> np.ndarray:

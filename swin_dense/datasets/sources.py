@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import glob
+import http.client
 import itertools
+import numbers
 import os
-import urllib.error
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +29,8 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 PAGES = ("http://", "https://")
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "udp://")
 SECONDS, BYTES = 30, 200 * 2**20  # a download may take between two answers, and be at most
+TOTAL = 300  # seconds that it may take
+REFUSED = (OSError, ValueError, http.client.HTTPException)  # what a fetch may end with
 KINDS = (
     "an image, a folder of images, a pattern such as 'photos/**/*.jpg', an address, a video, the "
     "number of a camera, a PIL image, an RGB array, or a list of these"
@@ -42,11 +46,13 @@ class Picture:
             thirteenth frame; "0", "1", ... for pictures in memory.
         read: gives its pixels, (H, W, 3) uint8, RGB, upright, or raises an InputError.
         seconds: of a frame, from the start of its video.
+        error: of a picture that is known not to be there, such as the rest of a video cut in half.
     """
 
     name: str
     read: Callable[[], np.ndarray]
     seconds: float | None = None
+    error: InputError | None = None
 
 
 class Source:
@@ -78,7 +84,8 @@ def find(source: Any) -> Source:
     Args:
         source: a path, a folder of images, a pattern with *, ? or [, an http address of an image
             or a video, the address of a live stream, a video file, the number of a camera, a PIL
-            image, an RGB array (H, W, 3) or several (N, H, W, 3), or a list of any of these.
+            image, an RGB array (H, W, 3) or several (N, H, W, 3), or a list of any of these; or a
+            generator, which is gone through once, as its pictures are asked for.
 
     Raises:
         InputError: it is none of these; MissingInputError: there is nothing.
@@ -87,22 +94,22 @@ def find(source: Any) -> Source:
         return source
     if isinstance(source, bool) or source is None:
         raise InputError(f"a source of images is {KINDS}; got {source!r}.")
-    if isinstance(source, int):
-        return _camera(source)
+    if isinstance(source, numbers.Integral):
+        return _camera(int(source))
     if isinstance(source, str | os.PathLike):
         return _named(str(source) if isinstance(source, str) else os.fspath(source))
     if isinstance(source, np.ndarray) and source.ndim == 4:
         return _row([find(image) for image in source])
-    if isinstance(source, Iterable) and not isinstance(source, np.ndarray) and _is_row(source):
+    if isinstance(source, list | tuple):
         return _row([find(one) for one in source])
+    if isinstance(source, Iterator):
+        return Source(functools.partial(_numbered, map(_of_generator, source)), None)
     return _one("0", lambda: images.as_rgb(source))
 
 
-def _is_row(source: Any) -> bool:
-    """Say whether it is a list of sources; tensors and mappings are told what images are."""
-    return isinstance(source, list | tuple | set | frozenset | Iterator | range) and not isinstance(
-        source, str | bytes
-    )
+def _of_generator(source: Any) -> Source:
+    """Copy an array, which its generator may fill again."""
+    return find(source.copy() if isinstance(source, np.ndarray) else source)
 
 
 def _one(name: str, read: Callable[[], np.ndarray]) -> Source:
@@ -115,15 +122,15 @@ def _row(parts: list[Source]) -> Source:
         return endless if len(parts) == 1 else _no_row()
     counts = [part.count for part in parts]
     count = None if None in counts else sum(c for c in counts if c is not None)
+    return Source(lambda: _numbered(parts), count)
 
-    def pictures() -> Iterator[Picture]:
-        number = itertools.count()
-        for part in parts:
-            for picture in part:
-                place = next(number)
-                yield Picture(str(place), picture.read) if picture.name == "0" else picture
 
-    return Source(pictures, count)
+def _numbered(parts: Iterable[Source]) -> Iterator[Picture]:
+    number = itertools.count()
+    for part in parts:
+        for picture in part:
+            place = next(number)
+            yield Picture(str(place), picture.read) if picture.name == "0" else picture
 
 
 def _no_row() -> Source:
@@ -136,12 +143,14 @@ def _no_row() -> Source:
 def _named(name: str) -> Source:
     scheme = name.lower()
     if scheme.startswith(PAGES):
-        if Path(urllib.parse.urlparse(name).path).suffix.lower() in VIDEOS:
+        if Path(name.partition("?")[0].partition("#")[0]).suffix.lower() in VIDEOS:
             return _video(name)
         return _one(name, lambda: images.decode_rgb(_downloaded(name), name))
     if scheme.startswith(STREAMS):
         return _video(name, endless=True)
     path = Path(name)
+    if "://" in name and not path.exists():
+        raise InputError(f"{name}: addresses begin with {', '.join((*PAGES, *STREAMS))}.")
     if name.isascii() and name.isdecimal() and not path.exists():
         return _camera(int(name))
     if not path.exists() and glob.has_magic(name):
@@ -156,6 +165,10 @@ def _matching(pattern: str) -> list[str]:
     known = (*images.SUFFIXES, *VIDEOS)
     found = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]
     kept = [path for path in found if Path(path).suffix.lower() in known]
+    once: dict[str, str] = {}  # a link to a folder around it would give its files many times
+    for path in sorted(kept, key=len):
+        once.setdefault(os.path.realpath(path), path)
+    kept = sorted(once.values())
     if kept:
         return kept
     others = f" It names {len(found)} files of other kinds, {found[0]} first." if found else ""
@@ -166,6 +179,8 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _file(path: Path) -> Source:
+    if not path.is_file():
+        raise InputError(f"{path}: this is a pipe, a device or the like, no picture file.")
     if path.suffix.lower() in VIDEOS:
         return _video(str(path))
     return _one(str(path), lambda: images.read_rgb(path))
@@ -174,10 +189,17 @@ def _file(path: Path) -> Source:
 def _downloaded(address: str) -> bytes:
     """Fetch an image, in memory."""
     try:
-        request = urllib.request.Request(address, headers={"User-Agent": "swin_dense"})
+        whole = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]")
+        request = urllib.request.Request(whole, headers={"User-Agent": "swin_dense"})
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            data = answer.read(BYTES + 1)
-    except (OSError, ValueError, urllib.error.URLError) as error:
+            data, end = b"", time.monotonic() + TOTAL
+            while len(data) <= BYTES and (some := answer.read1(2**20)):
+                data += some
+                if time.monotonic() > end:
+                    raise TimeoutError(f"not done after {TOTAL} s")
+            if answer.length:  # what it said is still to come
+                raise http.client.IncompleteRead(data, answer.length)
+    except REFUSED as error:
         raise InputError(
             f"{address}: it cannot be fetched ({error}). Look at the address in a browser."
         ) from error
@@ -217,9 +239,24 @@ def _frames(address: str | int, name: str, lack: str) -> Iterator[Picture]:
             if not there and not place:
                 raise InputError(lack)
             if not there:
+                yield from _rest(name, place, capture.get(cv2.CAP_PROP_FRAME_COUNT))
                 return
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             yield Picture(f"{name}#{place}", functools.partial(images.as_rgb, rgb), seconds)
     finally:
         capture.release()
+
+
+def _rest(name: str, read: int, told: float) -> Iterator[Picture]:
+    """Give the error of a video that ends early; the number it tells may be a guess."""
+    if told - read > max(2, 0.05 * told):
+        error = InputError(
+            f"{name}: the video says that it has {told:.0f} frames, {read} could be read. It is "
+            "cut off or damaged: copy it again."
+        )
+        yield Picture(f"{name}#{read}", functools.partial(_raise, error), error=error)
+
+
+def _raise(error: InputError) -> np.ndarray:
+    raise error

@@ -13,7 +13,12 @@ from typing import Any
 
 from swin_dense.errors import InputError
 
-ROWS, ABOUT = "predictions.jsonl", "about.json"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+ROWS, ABOUT, LOCK = "predictions.jsonl", "about.json", ".lock"
 
 
 class Journal:
@@ -34,15 +39,17 @@ class Journal:
             about: what decides the results; it must be what made the rows that are there.
 
         Raises:
-            InputError: something else made them, or they are damaged.
+            InputError: something else made them, they are damaged, or another run adds to them.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(folder)
         self.path = folder / ROWS
         _require_same(folder, about)
         self.done: set[str] = set()
         self.drawn: set[str] = set()
-        kept = [line for line in self._lines() if self._is_result(line)]
-        _write(self.path, b"".join(kept))
+        kept = b"".join(line for line in self._lines() if self._is_result(line))
+        if not self.path.exists() or len(kept) != self.path.stat().st_size:
+            _write(self.path, kept)
         _write(folder / ABOUT, json.dumps(about, indent=1).encode() + b"\n")
         self._file = self.path.open("ab")
 
@@ -63,12 +70,13 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        self._lock.close()
 
     def _lines(self) -> list[bytes]:
         if not self.path.exists():
             return []
         whole, end, _ = self.path.read_bytes().rpartition(b"\n")
-        return [line + b"\n" for line in whole.split(b"\n")] if end else []
+        return [line + b"\n" for line in whole.split(b"\n") if line.strip()] if end else []
 
     def _is_result(self, line: bytes) -> bool:
         try:
@@ -84,6 +92,21 @@ class Journal:
         self.done.add(name)
         self.drawn.update([row["drawn"]] if "drawn" in row else [])
         return True
+
+
+def _locked(folder: Path) -> Any:
+    """Take the folder for this process, until the file is closed or the process ends."""
+    file = (folder / LOCK).open("wb")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another run is adding to it. Wait for its end, or take another folder."
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+    return file
 
 
 def _require_same(folder: Path, about: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@ A hundred masks of a photo of 12 megapixels are 1.2 GB as one array of bools; he
 what the objects cover.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -24,7 +25,7 @@ class Crop(NamedTuple):
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
 
-class Masks(Sequence[np.ndarray]):
+class Masks:
     """N masks (H, W) of bools: `masks[i]` and `for mask in masks` give them whole.
 
     `np.asarray(masks)` is all of them, (N, H, W); `masks[2:5]` and `masks[scores > 0.5]` are some.
@@ -62,17 +63,28 @@ class Masks(Sequence[np.ndarray]):
     @overload
     def __getitem__(self, place: int) -> np.ndarray: ...
     @overload
-    def __getitem__(self, place: "slice | np.ndarray") -> "Masks": ...  # type: ignore[overload-cannot-match]
+    def __getitem__(self, place: slice | np.ndarray) -> "Masks": ...
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return Masks(self.size, self.crops[place])
-        if isinstance(place, np.ndarray | list):
-            chosen = np.arange(len(self.crops))[np.asarray(place)]
-            return Masks(self.size, [self.crops[i] for i in chosen])
-        crop = self.crops[place]
+        try:
+            crop = self.crops[operator.index(place)]
+        except TypeError:
+            return self._some(place)
         whole = np.zeros(self.size, bool)
         whole[crop.place] = crop.pixels
         return whole
+
+    def _some(self, places: Any) -> "Masks":
+        """Return those of a list, an array or a tensor of places, or of a bool for each."""
+        if isinstance(places, tuple) or (chosen := np.asarray(places)).ndim != 1:
+            raise IndexError(
+                "masks: give a place, a slice, or a list of places or of bools for the first axis; "
+                "np.asarray(masks) is the whole array (N, H, W)."
+            )
+        if not len(chosen):
+            chosen = chosen.astype(int)
+        return Masks(self.size, [self.crops[i] for i in np.arange(len(self.crops))[chosen]])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[i] for i in range(len(self)))

@@ -11,7 +11,8 @@ from swin_dense.report.masks import Masks
 
 STRENGTH = 0.55  # of the colour over the image, where it is all there is to see;
 OBJECT = 0.4  # of that of an object, whose box and outline tell it as well
-READABLE = 480  # pixels of the shorter side; smaller images are enlarged
+READABLE = 480  # pixels of the shorter side; smaller images are enlarged,
+LARGEST = 8192  # but the longer side never above this
 TEXT = 1 / 36  # height of a name, and
 LINE = 1 / 240  # width of the line around a box, as shares of the shorter side
 MARGIN = 2  # pixels around a name
@@ -21,7 +22,7 @@ Frame = tuple[int, int, int, int]  # left, top, right, bottom; the last two are 
 
 def enlargement(height: int, width: int) -> int:
     """Say how many times to enlarge an image so that names drawn over it can be read."""
-    return max(1, READABLE // max(1, min(height, width)))
+    return max(1, min(READABLE // max(1, min(height, width)), LARGEST // max(1, height, width)))
 
 
 def enlarged(rgb: np.ndarray, factor: int) -> np.ndarray:

@@ -245,6 +245,8 @@ class Instances(Result):
 
     def some(self, chosen: np.ndarray) -> "Instances":
         """Return some of the objects, by their places or as a bool for each."""
+        if not len(chosen):
+            chosen = np.zeros(0, int)
         masks = None if self.masks is None else self.masks[chosen]
         boxes, scores, labels = self.boxes[chosen], self.scores[chosen], self.labels[chosen]
         return replace(self, boxes=boxes, scores=scores, labels=labels, masks=masks)

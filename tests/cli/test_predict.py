@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from swin_dense.benchmarks.peers import reach
 from swin_dense.cli import predict
 from swin_dense.openmmlab.engine.predictor import Predictor
+from swin_dense.report.journal import Journal
 
 SCALE = SMALL[:2]
 one_task = pytest.mark.parametrize("trained", ["segmentation"], indirect=True)
@@ -159,10 +161,35 @@ def test_a_missing_pyarrow_is_told_before_the_first_image(run, capsys, monkeypat
 
 
 @one_task
+def test_two_runs_do_not_write_into_one_folder(run, tmp_path, capsys):
+    with Journal(tmp_path / "out", {}):
+        assert run() == 2
+        assert "out: another run is adding to it" in capsys.readouterr().err
+    (tmp_path / "out/about.json").unlink()
+    assert run() == 1
+
+
+@one_task
+def test_a_file_that_may_not_be_read_is_one_row(run, folder, tmp_path, monkeypatch):
+    read = Path.read_bytes
+
+    def refused(path):
+        if path.suffix == ".bmp":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert run() == 1
+    errors = [row["error"] for row in rows(tmp_path) if "error" in row]
+    assert len(errors) == 2
+    assert any("cannot be read (Permission denied)" in error for error in errors)
+
+
+@one_task
 def test_a_damaged_row_is_told(run, tmp_path, capsys):
     run()
     path = tmp_path / "out/predictions.jsonl"
-    path.write_text("[1, 2]\n" + path.read_text())
+    path.write_text("\n[1, 2]\n" + path.read_text())
     capsys.readouterr()
     assert run() == 2
     assert "predictions.jsonl: a row is damaged" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """A video becomes a video: as many frames, as fast, with what was found drawn over each."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -65,6 +67,19 @@ def test_no_more_frames_than_asked(run, tmp_path):
 
 
 @one_task
+def test_a_frame_of_another_size_is_fitted_in(run, tmp_path, small_shapes):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    one, two, *_ = sorted(small_shapes.image_dir("val").iterdir())
+    shutil.copy(one, folder / "a.png")
+    Image.open(two).crop((0, 0, 60, 70)).save(folder / "b.png")
+    assert run(tmp_path / "new/drawn.avi", source=folder) == 0
+    found, _ = frames(tmp_path / "new/drawn.avi")
+    assert [frame.shape for frame in found] == [(432, 624, 3)] * 2
+    assert found[1][:, :90].max() < 30  # black beside it
+
+
+@one_task
 def test_what_there_is_when_somebody_ends_it_is_kept(run, tmp_path, monkeypatch):
     looked, seen = Predictor._look, []
 
@@ -85,10 +100,11 @@ def test_what_there_is_when_somebody_ends_it_is_kept(run, tmp_path, monkeypatch)
     [
         ("drawn.gif", {}, "the suffix says how to write it: .mp4 .avi .mkv .webm"),
         ("drawn.avi", {"source": __file__}, "this is an image. demo/image_demo.py"),
+        ("clip.avi", {}, "this is a folder, or the video itself"),
         ("none/drawn.avi", {"source": "no.mp4"}, "does not exist"),
     ],
 )
 def test_what_cannot_be_is_told(run, tmp_path, out, more, text, capsys):
     assert run(tmp_path / out, **more) == 2
     assert text in capsys.readouterr().err
-    assert not (tmp_path / out).exists()
+    assert out == "clip.avi" or not (tmp_path / out).exists()

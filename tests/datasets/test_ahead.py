@@ -1,9 +1,11 @@
 """Rows made in another thread come in order, no further ahead than asked, and end with a close."""
 
+import gc
 import threading
 
 import pytest
 
+import swin_dense.datasets.ahead as ahead_module
 from swin_dense.datasets.ahead import ahead
 
 
@@ -49,3 +51,35 @@ def test_an_error_comes_where_its_row_would():
     with pytest.raises(ValueError, match="row 4"):
         next(taken)
     assert rows.closed
+
+
+def test_a_row_that_takes_for_ever_holds_up_nobody(monkeypatch):
+    monkeypatch.setattr(ahead_module, "PATIENCE", 0.1)
+    for_ever = threading.Event()
+
+    def rows():
+        yield 0
+        for_ever.wait(60)
+        yield 1
+
+    taken = ahead(rows(), 1)
+    assert next(taken) == 0
+    taken.close()  # returns
+    for_ever.set()
+
+
+def test_a_stream_dropped_in_a_cycle_ends(monkeypatch):
+    """The garbage collector may then run in the very thread that makes the rows."""
+    collected = threading.Event()
+
+    def rows():
+        yield 0
+        gc.collect()
+        collected.set()
+        yield 1
+
+    cycle = [ahead(rows(), 1)]
+    next(cycle[0])
+    cycle.append(cycle)
+    del cycle
+    assert collected.wait(20)

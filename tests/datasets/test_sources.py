@@ -1,7 +1,11 @@
 """Everything that holds pictures is a row of them, in order, each read when its turn comes."""
 
+import contextlib
 import http.server
+import os
+import socketserver
 import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -193,3 +197,79 @@ def test_a_damaged_video_is_told(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     with pytest.raises(InputError, match=r"this cannot be opened as a video.*ffmpeg -i IN"):
         reds(tmp_path / "clip.mp4")
+
+
+def test_a_generator_is_gone_through_as_its_pictures_are_asked_for():
+    """One that has no end, and fills one array again and again."""
+    array = np.zeros((2, 3, 3), np.uint8)
+
+    def pictures():
+        while True:
+            array[:] += 1
+            yield array
+
+    row = iter(sources.find(pictures()))
+    first, second = next(row), next(row)
+    assert (first.name, second.name) == ("0", "1")
+    assert (first.read()[0, 0, 0], second.read()[0, 0, 0]) == (1, 2)
+
+
+def test_the_rest_of_a_video_cut_off_is_an_error(tmp_path):
+    cut, random = tmp_path / "cut.avi", np.random.default_rng(5)
+    clip = cv2.VideoWriter(str(cut), cv2.VideoWriter_fourcc(*"MJPG"), 4, (64, 48))
+    for _ in range(20):
+        clip.write(random.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    clip.release()
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    *frames, rest = sources.find(cut)
+    assert 5 < len(frames) < 15
+    assert rest.error is not None
+    with pytest.raises(InputError, match=r"cut\.avi: the video says that it has 20 frames"):
+        rest.read()
+
+
+def test_a_link_to_a_folder_around_it_gives_no_picture_twice(tmp_path):
+    Image.new("RGB", (3, 2), (9, 0, 0)).save(tmp_path / "a.png")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert [picture.name for picture in sources.find(f"{tmp_path}/**/*.png")] == [
+        str(tmp_path / "a.png")
+    ]
+
+
+def test_an_answer_that_is_no_http_is_told(monkeypatch):
+    """A server that says garbage, one that stops half-way, one that never ends."""
+    answers = {
+        "/garbage": [b"what?\r\n\r\n"],
+        "/half": [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"abc"],
+        "/slow": [b"HTTP/1.1 200 OK\r\n\r\n", *[b"x"] * 40],
+    }
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            path = self.request.recv(2000).split()[1].decode()
+            with contextlib.suppress(OSError):
+                for part in answers[path]:
+                    self.request.sendall(part)
+                    time.sleep(0.02)
+
+    monkeypatch.setattr(sources, "TOTAL", 0.3)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for path, text in (("garbage", "what"), ("half", "IncompleteRead"), ("slow", "not done")):
+            address = f"http://127.0.0.1:{server.server_address[1]}/{path}"
+            with pytest.raises(InputError, match=f"{path}: it cannot be fetched .*{text}"):
+                reds(address)
+        server.shutdown()
+    for address in ("http://[::1/a.png", "http://a b:x/a.png"):
+        with pytest.raises(InputError, match="it cannot be fetched"):
+            reds(address)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match="a pipe, a device"):
+        sources.find(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"addresses begin with http://"):
+        sources.find("ftp://host/a.png")

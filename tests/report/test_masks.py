@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from swin_dense.report.masks import Masks
 
@@ -34,7 +35,13 @@ def test_some_masks_are_masks(whole):
     assert np.array_equal(np.asarray(masks[1:]), whole[[0, 4]])
     assert np.array_equal(np.asarray(masks[np.array([True, False, True])]), whole[[3, 4]])
     assert np.array_equal(np.asarray(masks[np.array([2, 0])]), whole[[4, 3]])
-    assert masks[np.array([], int)].shape == (0, 7, 11)
+    for none in (np.array([], int), np.array([]), [], np.zeros(3, bool), torch.zeros(3).bool()):
+        assert masks[none].shape == (0, 7, 11)
+    assert np.array_equal(np.asarray(masks[torch.tensor([2, 0])]), whole[[4, 3]])
+    assert np.array_equal(masks[np.int64(1)], whole[0])
+    for wrong in ((0, 5), (slice(None), 3), np.zeros((2, 2), int), ...):
+        with pytest.raises(IndexError, match=r"np\.asarray\(masks\) is the whole array"):
+            masks[wrong]
 
 
 def test_only_what_an_object_covers_is_held(whole):

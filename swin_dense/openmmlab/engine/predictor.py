@@ -5,6 +5,7 @@ threads may predict, with one model or with several: nothing that they share is 
 """
 
 import contextlib
+import numbers
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -185,7 +186,7 @@ class Predictor:
             InputError: see `predict`.
         """
         least = self._least(score)
-        if batch < 1:
+        if not isinstance(batch, int) or batch < 1:
             raise InputError(f"batch: at least 1 image at once, got {batch}.")
         if class_agnostic and self.task in (Task.SEMANTIC, Task.PANOPTIC):
             raise InputError(
@@ -250,7 +251,7 @@ class Predictor:
             return SCORE
         if self.task is Task.SEMANTIC:
             raise InputError("score: every pixel has a class here, none has a score. Leave it out.")
-        if not 0 <= score <= 1:
+        if not isinstance(score, numbers.Real) or not 0 <= score <= 1:
             raise InputError(f"score: scores are 0 to 1, got {score!r}.")
         return score
 
