@@ -93,10 +93,7 @@ def _predict(asked: argparse.Namespace) -> int:
         )
     about = {
         **{f"weights {key}": value for key, value in model.weights.items() if key != "file"},
-        **{
-            key: getattr(asked, key)
-            for key in ("score_thr", "class_agnostic", "mirror", "precision")
-        },
+        **{key: getattr(asked, key) for key in HOW},
         "score_thr": predictor.SCORE if asked.score_thr is None else asked.score_thr,
         "image_scale": asked.image_scale and list(asked.image_scale),
         "options": {key: str(value) for key, value in (asked.cfg_options or {}).items()},

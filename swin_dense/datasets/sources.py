@@ -192,13 +192,13 @@ def _downloaded(address: str) -> bytes:
         whole = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]")
         request = urllib.request.Request(whole, headers={"User-Agent": "swin_dense"})
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            data, end = b"", time.monotonic() + TOTAL
+            data, end = bytearray(), time.monotonic() + TOTAL
             while len(data) <= BYTES and (some := answer.read1(2**20)):
                 data += some
                 if time.monotonic() > end:
                     raise TimeoutError(f"not done after {TOTAL} s")
             if answer.length:  # what it said is still to come
-                raise http.client.IncompleteRead(data, answer.length)
+                raise http.client.IncompleteRead(bytes(data), answer.length)
     except REFUSED as error:
         raise InputError(
             f"{address}: it cannot be fetched ({error}). Look at the address in a browser."
@@ -207,7 +207,7 @@ def _downloaded(address: str) -> bytes:
         raise InputError(
             f"{address}: more than {BYTES // 2**20} MB. Download it and give the file."
         )
-    return data
+    return bytes(data)
 
 
 def _camera(number: int) -> Source:

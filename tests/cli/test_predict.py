@@ -115,6 +115,7 @@ def rows_of_whole_lines(path):
     [
         ([], "iter_4.pth", "were made with weights sha256 '"),
         (["--precision", "bf16"], "iter_8.pth", "with precision 'float32', this run has 'bf16'"),
+        (["--draw"], "iter_8.pth", "with draw False, this run has True"),
     ],
 )
 def test_results_of_two_kinds_are_not_mixed(run, more, weights, text, capsys):
