@@ -108,8 +108,12 @@ def find(source: Any) -> Source:
 
 
 def _of_generator(source: Any) -> Source:
-    """Copy an array, which its generator may fill again."""
-    return find(source.copy() if isinstance(source, np.ndarray) else source)
+    """Copy an array, which its generator may fill again; what is no source is one lost picture."""
+    try:
+        return find(source.copy() if isinstance(source, np.ndarray) else source)
+    except InputError as error:
+        lost = _lost(str(source)[:100], str(error))
+        return Source(lambda: iter([lost]), 1)
 
 
 def _one(name: str, read: Callable[[], np.ndarray]) -> Source:
@@ -232,14 +236,15 @@ def _frames(address: str | int, name: str, lack: str) -> Iterator[Picture]:
 
     capture = cv2.VideoCapture(address)
     try:
-        if not capture.isOpened():
-            raise InputError(lack)
         for place in itertools.count():
             there, frame = capture.read()
-            if not there and not place:
-                raise InputError(lack)
             if not there:
-                yield from _rest(name, place, capture.get(cv2.CAP_PROP_FRAME_COUNT))
+                told = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+                if not place:
+                    yield _lost(name, lack)
+                elif told - place > max(2, 0.05 * told):  # the number it tells may be a guess
+                    cut = f"{told:.0f} frames, {place} could be read. It is cut off or damaged"
+                    yield _lost(name, f"{name}: the video says that it has {cut}: copy it again.")
                 return
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
@@ -248,15 +253,11 @@ def _frames(address: str | int, name: str, lack: str) -> Iterator[Picture]:
         capture.release()
 
 
-def _rest(name: str, read: int, told: float) -> Iterator[Picture]:
-    """Give the error of a video that ends early; the number it tells may be a guess."""
-    if told - read > max(2, 0.05 * told):
-        error = InputError(
-            f"{name}: the video says that it has {told:.0f} frames, {read} could be read. It is "
-            "cut off or damaged: copy it again."
-        )
-        yield Picture(f"{name}#{read}", functools.partial(_raise, error), error=error)
+def _lost(name: str, why: str) -> Picture:
+    """Return what stands for pictures that are known not to be there."""
+    error = InputError(why)
 
+    def read() -> np.ndarray:
+        raise error
 
-def _raise(error: InputError) -> np.ndarray:
-    raise error
+    return Picture(name, read, error=error)

@@ -273,3 +273,13 @@ def test_a_pipe_is_no_picture(tmp_path):
         sources.find(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"addresses begin with http://"):
         sources.find("ftp://host/a.png")
+
+
+def test_a_source_that_is_none_does_not_end_the_others(folder, tmp_path):
+    """It is a picture which says so when it is read: whoever leaves such out goes on."""
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    for row in ([tmp_path / "bad.mp4", folder / "a.png"], iter(["missing.png", folder / "a.png"])):
+        lost, picture = sources.find(row)
+        assert picture.read()[0, 0, 0] == 60
+        with pytest.raises(InputError, match=r"opened as a video|does not exist"):
+            lost.read()
