@@ -120,9 +120,8 @@ def _add(
         journal.add(picture.name, {"error": str(error)})
         print(f"skipped {picture.name}: {error}", file=sys.stderr)
 
-    seconds: dict[str, float] = {}
     results = model.stream(
-        _left(source, journal.done, asked.every, seconds),
+        _left(source, journal.done, asked.every),
         asked.score_thr,
         batch=asked.batch_size,
         class_agnostic=asked.class_agnostic,
@@ -136,8 +135,8 @@ def _add(
     ):
         for found, result in enumerate(results, start=1):
             row = result.to_json()
-            if result.name in seconds:
-                row = {"seconds": round(seconds.pop(result.name), 3), **row}
+            if result.seconds is not None:
+                row = {"seconds": round(result.seconds, 3), **row}
             if asked.draw:
                 row["drawn"] = _draw(result, Path(asked.out), journal)
             journal.add(result.name, row)
@@ -145,8 +144,8 @@ def _add(
     return found + failed, failed
 
 
-def _left(source: "Source", done: set[str], every: int, seconds: dict[str, float]) -> "Source":
-    """Leave out what was looked at, and what a list names twice; note the time of each frame."""
+def _left(source: "Source", done: set[str], every: int) -> "Source":
+    """Leave out what was looked at, and what a list names twice."""
     from swin_dense.datasets.sources import Source
 
     def pictures() -> Iterator["Picture"]:
@@ -154,8 +153,6 @@ def _left(source: "Source", done: set[str], every: int, seconds: dict[str, float
         for place, picture in enumerate(source):
             if (place % every == 0 or picture.error) and picture.name not in seen:
                 seen.add(picture.name)
-                if picture.seconds is not None:
-                    seconds[picture.name] = picture.seconds
                 yield picture
 
     return Source(pictures, source.count)

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +58,7 @@ def _demo(asked: argparse.Namespace) -> None:
         options=asked.cfg_options,
         precision=asked.precision,
     )
-    times: list[float] = []
-    frames = sources.Source(lambda: _timed(iter(source), times), None)
-    results = model.stream(frames, asked.score_thr)
+    results = model.stream(source, asked.score_thr)
     part = out.with_name(f".{out.name}{out.suffix}")
     count = 0
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,10 +66,10 @@ def _demo(asked: argparse.Namespace) -> None:
         with (
             contextlib.closing(results),
             progress(asked.max_frames) as tell,
-            _Video(part, times) as video,
+            _Video(part) as video,
         ):
             for result in itertools.islice(results, asked.max_frames):
-                video.add(result.draw_frame())
+                video.add(result.draw_frame(), result.seconds)
                 count += 1
                 tell(count)
     finally:  # what there is when somebody ends it is a video, too
@@ -82,35 +79,44 @@ def _demo(asked: argparse.Namespace) -> None:
         part.unlink(missing_ok=True)
 
 
-def _timed(pictures: Iterator[Any], times: list[float]) -> Iterator[Any]:
-    for picture in pictures:
-        if picture.seconds is not None:
-            times.append(picture.seconds)
-        yield picture
-
-
 class _Video:
-    """A video to be written; its size is that of the first frame, its rate that of the source."""
+    """A video to be written; its size is that of the first frame, its rate that of the source.
 
-    def __init__(self, path: Path, times: list[float]) -> None:
-        self.path, self.times = path, times
+    That rate is known with the second frame, for which the first one waits.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.first: tuple[Any, float | None] | None = None
         self.writer: Any = None
-        self.size = (0, 0)  # width and height
 
-    def add(self, rgb: Any) -> None:
+    def add(self, rgb: Any, seconds: float | None) -> None:
         """Write a frame; one of another size is fitted into the first one's, with black around."""
+        if self.first is None:
+            self.first = rgb, seconds
+            return
+        if self.writer is None:
+            start = self.first[1]
+            known = seconds is not None and start is not None and seconds > start
+            self._open(1 / (seconds - start) if known else RATE)  # type: ignore[operator]
+        self._write(rgb)
+
+    def _open(self, rate: float) -> None:
+        import cv2
+
+        code = cv2.VideoWriter_fourcc(*CODES[self.path.suffix.lower()])  # type: ignore[attr-defined]
+        rgb = self.first[0]  # type: ignore[index]
+        self.size = rgb.shape[1::-1]
+        self.writer = cv2.VideoWriter(str(self.path), code, rate, self.size)
+        if not self.writer.isOpened():
+            raise InputError(f"--out: this OpenCV cannot write {self.path.suffix}; try .avi.")
+        self._write(rgb)
+
+    def _write(self, rgb: Any) -> None:
         import cv2
         import numpy as np
         from PIL import Image, ImageOps
 
-        if self.writer is None:
-            later = [t for t in self.times if t > self.times[0]]
-            rate = 1 / (later[0] - self.times[0]) if later else RATE
-            code = cv2.VideoWriter_fourcc(*CODES[self.path.suffix.lower()])  # type: ignore[attr-defined]
-            self.size = rgb.shape[1::-1]
-            self.writer = cv2.VideoWriter(str(self.path), code, rate, self.size)
-            if not self.writer.isOpened():
-                raise InputError(f"--out: this OpenCV cannot write {self.path.suffix}; try .avi.")
         if rgb.shape[1::-1] != self.size:
             rgb = np.asarray(ImageOps.pad(Image.fromarray(rgb), self.size))
         self.writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
@@ -119,6 +125,8 @@ class _Video:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.first is not None and self.writer is None:
+            self._open(RATE)
         if self.writer is not None:
             self.writer.release()
 

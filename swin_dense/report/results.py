@@ -58,11 +58,13 @@ class Result(ABC):
         image: (H, W, 3) uint8, RGB: what was looked at.
         classes: names of all classes of the model; a label is a place in them.
         name: of the image in what it came from: a path, an address, "clip.mp4#12" for a frame.
+        seconds: of a frame, from the start of its video.
     """
 
     image: np.ndarray
     classes: tuple[str, ...]
     name: str = ""
+    seconds: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:

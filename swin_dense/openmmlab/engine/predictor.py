@@ -5,10 +5,10 @@ threads may predict, with one model or with several: nothing that they share is 
 """
 
 import contextlib
-import numbers
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,7 +216,8 @@ class Predictor:
                     result = self._result(samples, one.rgb, least)
                     if class_agnostic and isinstance(result, Instances):
                         result = _surest(result)
-                    yield replace(result, name=one.picture.name)
+                    picture = one.picture
+                    yield replace(result, name=picture.name, seconds=picture.seconds)
 
     def _ready(self, row: Source, mirror: bool) -> "Generator[_Ready, None, None]":
         """Read pictures and prepare them for the model."""
@@ -251,7 +252,7 @@ class Predictor:
             return SCORE
         if self.task is Task.SEMANTIC:
             raise InputError("score: every pixel has a class here, none has a score. Leave it out.")
-        if not isinstance(score, numbers.Real) or not 0 <= score <= 1:
+        if not isinstance(score, Real) or not 0 <= score <= 1:
             raise InputError(f"score: scores are 0 to 1, got {score!r}.")
         return score
 
