@@ -4,13 +4,13 @@ import argparse
 import contextlib
 import itertools
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swin_dense.cli import options
 from swin_dense.cli.command import FAULT, command
+from swin_dense.cli.progress import progress
 from swin_dense.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from swin_dense.report.journal import Journal
 
 HOW = ("class_agnostic", "mirror", "precision", "draw")  # decides what is written
-SECONDS = 10.0  # between two lines of progress, where no terminal shows a bar
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,31 +171,6 @@ def _draw(result: Any, out: Path, journal: "Journal") -> str:
     with files.replaced(out / name) as temporary:
         Image.fromarray(result.draw()).save(temporary, format="PNG")
     return name
-
-
-@contextlib.contextmanager
-def progress(count: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how far it is: a bar on a terminal, else a line from time to time."""
-    if sys.stderr.isatty():
-        from rich import progress as bars
-        from rich.console import Console
-
-        columns = (*bars.Progress.get_default_columns(), bars.MofNCompleteColumn())
-        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("images", total=count)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    start = last = time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= SECONDS:
-            last = now
-            of = f" of {count}" if count else ""
-            print(f"{done}{of} images, {done / (now - start):.2f} per second", file=sys.stderr)
-
-    yield tell
 
 
 main = command(_predict, _parser())

@@ -8,7 +8,7 @@ from typing import Any
 
 from swin_dense.cli import options
 from swin_dense.cli.command import command
-from swin_dense.cli.predict import progress
+from swin_dense.cli.progress import progress
 from swin_dense.errors import InputError
 
 CODES = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".webm": "VP80"}
