@@ -5,21 +5,16 @@ import json
 import sys
 from pathlib import Path
 
-from swin_dense.cli import options
+from swin_dense.cli import options, trained
 from swin_dense.cli.command import FAULT, command
 from swin_dense.errors import InputError
-from swin_dense.task import Task
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser("demo/image_demo.py", __doc__)
     parser.add_argument("image", help="an image, or a folder of images")
-    options.add_trained(parser)
+    trained.add(parser)
     parser.add_argument("--out-dir", default="demo_out", metavar="DIR", help="(demo_out)")
-    parser.add_argument(
-        "--score-thr", type=options.share, metavar="S", help="hide weaker ones, 0 to 1 (0.3)"
-    )
-    options.add_device(parser)
     return parser
 
 
@@ -28,23 +23,11 @@ def _demo(asked: argparse.Namespace) -> int:
 
     from swin_dense.checkpoints import files
     from swin_dense.datasets import images
-    from swin_dense.openmmlab.engine import predictor
 
     found = images.find_images(asked.image)
     out = Path(asked.out_dir)
     names = _places(found, out)
-    model = predictor.load(
-        asked.config,
-        asked.checkpoint,
-        device=asked.device,
-        image_scale=asked.image_scale,
-        options=asked.cfg_options,
-        precision=asked.precision,
-    )
-    if asked.score_thr is not None and model.task is Task.SEMANTIC:
-        raise InputError(
-            "--score-thr: this model gives a class to every pixel and no scores. Leave it out."
-        )
+    model = trained.load(asked)
     skipped = 0
     for path in found:
         try:

@@ -110,23 +110,6 @@ def add_trained(to: argparse.ArgumentParser) -> None:
     _add_settings(to)
 
 
-def add_device(to: argparse.ArgumentParser) -> None:
-    """Ask how a trained model looks at images."""
-    to.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
-    to.add_argument(
-        "--precision",
-        choices=["float32", "bf16", "half"],
-        default="float32",
-        help="compute products with 16 bits: less memory, and faster where a device is made for it",
-    )
-    to.add_argument(
-        "--image-scale",
-        metavar="LONG,SHORT",
-        type=scale,
-        help="fit images into this size (pixels) instead of the checkpoint's or the config's",
-    )
-
-
 def _add_settings(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--cfg-options",

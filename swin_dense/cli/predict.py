@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swin_dense.cli import options
+from swin_dense.cli import options, trained
 from swin_dense.cli.command import FAULT, command
 from swin_dense.cli.progress import progress
 from swin_dense.errors import InputError
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         help="an image, a folder of images, a pattern in quotes ('photos/**/*.jpg'), an http "
         "address, a video, a live stream's address, or a camera's number",
     )
-    options.add_trained(parser)
+    trained.add(parser)
     parser.add_argument(
         "--out", default="predictions", metavar="DIR", help="where results go (predictions)"
     )
@@ -37,9 +37,6 @@ def _parser() -> argparse.ArgumentParser:
         choices=["jsonl", "parquet"],
         default="jsonl",
         help="parquet: a table too, when all images are done (needs pyarrow)",
-    )
-    parser.add_argument(
-        "--score-thr", type=options.share, metavar="S", help="leave out weaker ones, 0 to 1 (0.3)"
     )
     parser.add_argument(
         "--class-agnostic",
@@ -62,7 +59,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images at once, as far as neighbours have one size (1)",
     )
-    options.add_device(parser)
     return parser
 
 
@@ -72,24 +68,12 @@ def _predict(asked: argparse.Namespace) -> int:
     from swin_dense.openmmlab.engine import predictor
     from swin_dense.report import parquet
     from swin_dense.report.journal import Journal
-    from swin_dense.task import Task
 
     source, out = sources.find(asked.source), Path(asked.out)
     files.require_place(out, "--out")
     if asked.format == "parquet":
         parquet.require()
-    model = predictor.load(
-        asked.config,
-        asked.checkpoint,
-        device=asked.device,
-        image_scale=asked.image_scale,
-        options=asked.cfg_options,
-        precision=asked.precision,
-    )
-    if asked.score_thr is not None and model.task is Task.SEMANTIC:
-        raise InputError(
-            "--score-thr: this model gives a class to every pixel and no scores. Leave it out."
-        )
+    model = trained.load(asked)
     about = {
         **{f"weights {key}": value for key, value in model.weights.items() if key != "file"},
         **{key: getattr(asked, key) for key in HOW},

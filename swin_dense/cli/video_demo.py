@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from swin_dense.cli import options
+from swin_dense.cli import options, trained
 from swin_dense.cli.command import command
 from swin_dense.cli.progress import progress
 from swin_dense.errors import InputError
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "video", help="a video, its address, a live stream's address, or a camera's number"
     )
-    options.add_trained(parser)
+    trained.add(parser)
     parser.add_argument(
         "--out",
         default="demo_out.mp4",
@@ -28,19 +28,14 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the video to write: {' '.join(CODES)}; browsers play .webm (demo_out.mp4)",
     )
     parser.add_argument(
-        "--score-thr", type=options.share, metavar="S", help="hide weaker ones, 0 to 1 (0.3)"
-    )
-    parser.add_argument(
         "--max-frames", type=options.positive, metavar="N", help="end after N frames"
     )
-    options.add_device(parser)
     return parser
 
 
 def _demo(asked: argparse.Namespace) -> None:
     from swin_dense.checkpoints import files
     from swin_dense.datasets import sources
-    from swin_dense.openmmlab.engine import predictor
 
     source, out = sources.find(asked.video), Path(asked.out)
     if source.single:
@@ -50,14 +45,7 @@ def _demo(asked: argparse.Namespace) -> None:
     if out.is_dir() or (out.exists() and out.resolve() == Path(asked.video).resolve()):
         raise InputError(f"--out {out}: this is a folder, or the video itself. Name another file.")
     files.require_place(out.parent, "--out")
-    model = predictor.load(
-        asked.config,
-        asked.checkpoint,
-        device=asked.device,
-        image_scale=asked.image_scale,
-        options=asked.cfg_options,
-        precision=asked.precision,
-    )
+    model = trained.load(asked)
     results = model.stream(source, asked.score_thr)
     part = out.with_name(f".{out.name}{out.suffix}")
     count = 0

@@ -1,0 +1,55 @@
+"""Ask for a trained model that looks at images, and load it."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from swin_dense.cli import options
+from swin_dense.errors import InputError
+from swin_dense.task import Task
+
+if TYPE_CHECKING:
+    from swin_dense.openmmlab.engine.predictor import Predictor
+
+
+def add(to: argparse.ArgumentParser) -> None:
+    """Add the model, and how it looks at images."""
+    options.add_trained(to)
+    to.add_argument(
+        "--score-thr", type=options.share, metavar="S", help="leave out weaker ones, 0 to 1 (0.3)"
+    )
+    to.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    to.add_argument(
+        "--precision",
+        choices=["float32", "bf16", "half"],
+        default="float32",
+        help="compute products with 16 bits: less memory, and faster where a device is made for it",
+    )
+    to.add_argument(
+        "--image-scale",
+        metavar="LONG,SHORT",
+        type=options.scale,
+        help="fit images into this size (pixels) instead of the checkpoint's or the config's",
+    )
+
+
+def load(asked: argparse.Namespace) -> "Predictor":
+    """Load what `add` asked for.
+
+    Raises:
+        InputError: see `predictor.load`; or a score is asked for that the model does not give.
+    """
+    from swin_dense.openmmlab.engine import predictor
+
+    model = predictor.load(
+        asked.config,
+        asked.checkpoint,
+        device=asked.device,
+        image_scale=asked.image_scale,
+        options=asked.cfg_options,
+        precision=asked.precision,
+    )
+    if asked.score_thr is not None and model.task is Task.SEMANTIC:
+        raise InputError(
+            "--score-thr: this model gives a class to every pixel and no scores. Leave it out."
+        )
+    return model
