@@ -86,7 +86,8 @@ def _predict(asked: argparse.Namespace) -> int:
             print(f"{out}: {len(journal.done)} images are done already, the others follow")
         count, failed = _add(asked, model, source, journal)
     if asked.format == "parquet":
-        parquet.write(journal.path, out / "predictions.parquet", model.task)
+        with files.replaced(out / "predictions.parquet") as table:
+            parquet.write(journal.path, table, model.task)
     print(f"{count} images -> {journal.path}" + (f", {failed} could not be read" * bool(failed)))
     return FAULT if failed else 0
 

@@ -123,7 +123,12 @@ def _one(name: str, read: Callable[[], np.ndarray]) -> Source:
 def _row(parts: list[Source]) -> Source:
     """Join sources; pictures in memory are numbered through."""
     if endless := next((part for part in parts if part.endless), None):
-        return endless if len(parts) == 1 else _no_row()
+        if len(parts) == 1:
+            return endless
+        raise InputError(
+            "a camera or a live stream has no end, so nothing after it in a list would be reached. "
+            "Give it by itself."
+        )
     counts = [part.count for part in parts]
     count = None if None in counts else sum(c for c in counts if c is not None)
     return Source(lambda: _numbered(parts), count)
@@ -135,13 +140,6 @@ def _numbered(parts: Iterable[Source]) -> Iterator[Picture]:
         for picture in part:
             place = next(number)
             yield Picture(str(place), picture.read) if picture.name == "0" else picture
-
-
-def _no_row() -> Source:
-    raise InputError(
-        "a camera or a live stream has no end, so nothing after it in a list would be reached. "
-        "Give it by itself."
-    )
 
 
 def _named(name: str) -> Source:

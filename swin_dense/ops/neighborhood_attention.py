@@ -14,9 +14,8 @@ from swin_dense.ops import extension, reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
 
-LARGEST = (
-    27  # window of the CUDA kernel, whose tables have to fit a block's memory (kLargest there)
-)
+# Window of the CUDA kernel, whose tables have to fit a block's memory (kLargest there).
+LARGEST = 27
 
 _ARGUMENTS = (
     "Tensor query, Tensor key, Tensor value, Tensor table, int window, int down, int across, "

@@ -16,11 +16,12 @@ TRIED_AT = 16  # pixels
 
 def fitting(text: str, size: int) -> tuple[Font, str]:
     """Return a font of a size in pixels that has the letters of a text, and what to write."""
-    lacking = _lacking(None, _letters(text))
+    letters = {letter for letter in text if not letter.isspace()}
+    lacking = {letter for letter in letters if not _has(None, letter)}
     if not lacking:
         return _font(None, size), text
     for path in _system_fonts():
-        if not _lacking(path, lacking) and not _lacking(path, _letters(text)):
+        if all(_has(path, letter) for letter in letters):
             return _font(path, size), text
     coded = "".join(
         letter.encode("ascii", "backslashreplace").decode() if letter in lacking else letter
@@ -29,24 +30,19 @@ def fitting(text: str, size: int) -> tuple[Font, str]:
     return _font(None, size), coded
 
 
-def _letters(text: str) -> frozenset[str]:
-    return frozenset(letter for letter in text if not letter.isspace())
-
-
 @functools.lru_cache(maxsize=64)
 def _font(path: Path | None, size: int) -> Font:
     return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
 
 
-@functools.lru_cache(maxsize=1024)
-def _lacking(path: Path | None, letters: frozenset[str]) -> frozenset[str]:
-    """Return the letters that a font draws as it draws what it does not have."""
+@functools.lru_cache(maxsize=4096)
+def _has(path: Path | None, letter: str) -> bool:
+    """Tell whether a font draws a letter otherwise than what it does not have."""
     try:
         font = _font(path, TRIED_AT)
-        nothing = bytes(font.getmask(MISSING))
-        return frozenset(c for c in letters if bytes(font.getmask(c)) == nothing)
+        return bytes(font.getmask(letter)) != bytes(font.getmask(MISSING))
     except (OSError, ValueError):  # pictures for letters, in sizes of their own
-        return letters
+        return False
 
 
 @functools.cache

@@ -33,15 +33,10 @@ def write(journal: Path, table: Path, task: Task) -> None:
     """Write a table of the rows of a journal, whatever their number in the same memory."""
     pyarrow = require()
     schema = _schema(pyarrow, task)
-    part = table.with_name(f".{table.name}")
-    try:
-        with pyarrow.parquet.ParquetWriter(part, schema) as writer, journal.open("rb") as lines:
-            rows = (_row(json.loads(line)) for line in lines)
-            for some in _some(rows):
-                writer.write_table(pyarrow.Table.from_pylist(some, schema=schema))
-        part.replace(table)
-    finally:
-        part.unlink(missing_ok=True)
+    with pyarrow.parquet.ParquetWriter(table, schema) as writer, journal.open("rb") as lines:
+        rows = (_row(json.loads(line)) for line in lines)
+        for some in _some(rows):
+            writer.write_table(pyarrow.Table.from_pylist(some, schema=schema))
 
 
 def _some(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

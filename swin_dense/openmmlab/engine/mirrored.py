@@ -1,7 +1,7 @@
 """What a model finds in an image and in its mirror image, made one result.
 
-Boxes as mmdet's test-time augmentation joins them, by suppression within each class; label maps as
-mmseg's does, by the mean of probabilities.
+Boxes as mmdet's test-time augmentation joins them, by suppression within each class (that one drops
+masks, and so is not called); label maps as mmseg's does, by the mean of probabilities.
 """
 
 from dataclasses import replace
@@ -42,10 +42,12 @@ def label_map(sample: Any, mirror: Any, threshold: float | None) -> np.ndarray:
         sample, mirror: mmseg's data samples, with logits.
         threshold: of a head with one channel, above which a pixel is of class 1.
     """
-    both = sample.seg_logits.data.float(), mirror.seg_logits.data.float().flip(-1)
-    if len(both[0]) == 1:
-        return (sum(x.sigmoid() for x in both)[0] / 2 > threshold).long().cpu().numpy()  # type: ignore[index]
-    return sum(x.softmax(0) for x in both).argmax(0).cpu().numpy()  # type: ignore[union-attr]
+    one, other = sample.seg_logits.data.float(), mirror.seg_logits.data.float().flip(-1)
+    if len(one) == 1:
+        found = (one.sigmoid() + other.sigmoid())[0] / 2 > threshold
+    else:
+        found = (one.softmax(0) + other.softmax(0)).argmax(0)
+    return found.long().cpu().numpy()
 
 
 def _turned(crop: Crop, width: int) -> Crop:
