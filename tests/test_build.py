@@ -48,8 +48,8 @@ def fake_nvcc(path, release, known="75 80 86 87 89 90 100 103 110 120 121"):
 case "$*" in
 --version) echo 'Cuda compilation tools, release {release}, V{release}.88' ;;
 --list-gpu-arch) printf 'compute_%s\\n' {known} ;;
-*) for word in "$@"; do printf '%s\\t' "$word"; done >>{path.parent}/calls.txt
-   echo >>{path.parent}/calls.txt
+*) call=$(printf '%s\\t' "$@")  # one write a call: two compilers may run at once
+   printf '%s\\n' "$call" >>{path.parent}/calls.txt
    while [ "$1" != -o ]; do shift; done; echo code >"$2" ;;
 esac""",
     )
