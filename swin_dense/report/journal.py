@@ -7,6 +7,7 @@ weights are never added to it.
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,16 +43,18 @@ class Journal:
             InputError: something else made them, they are damaged, or another run adds to them.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(folder)
         self.path = folder / ROWS
-        _require_same(folder, about)
         self.done: set[str] = set()
         self.drawn: set[str] = set()
-        kept = b"".join(line for line in self._lines() if self._is_result(line))
-        if not self.path.exists() or len(kept) != self.path.stat().st_size:
-            _write(self.path, kept)
-        _write(folder / ABOUT, json.dumps(about, indent=1).encode() + b"\n")
-        self._file = self.path.open("ab")
+        with ExitStack() as opened:
+            opened.enter_context(_locked(folder))
+            _require_same(folder, about)
+            kept = b"".join(line for line in self._lines() if self._is_result(line))
+            if not self.path.exists() or len(kept) != self.path.stat().st_size:
+                _write(self.path, kept)
+            _write(folder / ABOUT, json.dumps(about, indent=1).encode() + b"\n")
+            self._file = opened.enter_context(self.path.open("ab"))
+            self._opened = opened.pop_all()
 
     def add(self, name: str, row: Mapping[str, Any]) -> None:
         """Add what was found in an image, or `{"error": ...}`."""
@@ -69,8 +72,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._lock.close()
+        self._opened.close()
 
     def _lines(self) -> list[bytes]:
         if not self.path.exists():
@@ -101,6 +103,7 @@ def _locked(folder: Path) -> Any:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            file.close()
             raise InputError(
                 f"{folder}: another run is adding to it. Wait for its end, or take another folder."
             ) from error
