@@ -18,6 +18,7 @@ from swin_dense.backbones.pyramid import Stage, Staged, padding_to
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
 from swin_dense.layers.residual import DropPath, Mlp
+from swin_dense.ops.tracing import compiling
 from swin_dense.registry import MODELS
 
 STEM = 4  # pixels of an image that become one place of the first map
@@ -66,7 +67,7 @@ class StripeAttention(nn.Module):
             for side, stripe in ((height, self.rows), (width, self.columns))
         )
         top, left = below // 2, right // 2
-        if torch.compiler.is_compiling() or below or right:
+        if compiling() or below or right:
             qkv = F.pad(qkv, (0, 0, 0, 0, left, right - left, top, below - top))
         high, wide = height + below, width + right
         rows, columns = self.rows or high, self.columns or wide
@@ -99,7 +100,7 @@ class StripeAttention(nn.Module):
 
 def _shaped(x: Tensor, *sizes: int) -> Tensor:
     """Return x in another shape."""
-    if not torch.compiler.is_compiling():
+    if not compiling():
         return x.reshape(sizes)
     # The form that asks for no proof about sizes that are symbolic. A real tensor may lie otherwise
     # than the one it was traced with, so nothing but a copy is known to be contiguous.
@@ -109,7 +110,7 @@ def _shaped(x: Tensor, *sizes: int) -> Tensor:
 
 def _middle(x: Tensor, top: int, height: int, left: int, width: int) -> Tensor:
     """(B, ..., ..., C) -> (B, height, width, C), from a row and a column on."""
-    if not torch.compiler.is_compiling():
+    if not compiling():
         return x[:, top : top + height, left : left + width]
     # Slices would ask whether they lie inside, which no one can tell of all sizes.
     for axis, first, side in ((1, top, height), (2, left, width)):

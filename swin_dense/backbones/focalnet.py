@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from swin_dense.backbones.pyramid import Stage, Staged, padding_to
 from swin_dense.errors import InputError
 from swin_dense.layers.residual import DropPath, Mlp, times
+from swin_dense.ops.tracing import compiling
 from swin_dense.registry import MODELS
 
 # The sizes of the paper (appendix), with the windows of its detectors; "large" and up are those of
@@ -58,7 +59,7 @@ class Embedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, H', W', C'), H' = ceil(H / patch)."""
         below, right = (padding_to(side, self.patch) for side in x.shape[-2:])
-        if torch.compiler.is_compiling() or below or right:
+        if compiling() or below or right:
             x = F.pad(x, (0, right, 0, below))
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
@@ -97,7 +98,7 @@ class Modulation(nn.Module):
         query, context, gates = self.f(x).split((channels, channels, self.levels + 1), -1)
         # On a CPU the backward pass of large kernels takes 0.4 of the time with channels last, the
         # forward pass up to twice as long.
-        eager = not torch.compiler.is_compiling()  # a compiler chooses by itself
+        eager = not compiling()  # a compiler chooses by itself
         last = x.device.type == "cpu" and torch.is_grad_enabled() and eager
         order = torch.channels_last if last else torch.contiguous_format
         context, gates = (

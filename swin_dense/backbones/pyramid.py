@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from swin_dense.backbones.backbone import Backbone
 from swin_dense.errors import InputError
+from swin_dense.ops.tracing import compiling
 
 
 def padding_to(size: int, multiple: int) -> int:
@@ -34,7 +35,7 @@ class PatchEmbed(nn.Module):
         height, width = image.shape[-2:]
         below, right = padding_to(height, self.patch_size), padding_to(width, self.patch_size)
         # A traced program serves many sizes: it may not ask about this one.
-        if torch.compiler.is_compiling() or below or right:
+        if compiling() or below or right:
             image = F.pad(image, (0, right, 0, below))
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
@@ -43,7 +44,7 @@ def join_2x2(x: Tensor) -> Tensor:
     """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 4 * C): the tokens of each 2x2 side by side."""
     height, width = x.shape[1:3]
     below, right = padding_to(height, 2), padding_to(width, 2)
-    if torch.compiler.is_compiling() or below or right:
+    if compiling() or below or right:
         x = F.pad(x, (0, 0, 0, right, 0, below))
     # The order the weights expect: down the left column of the four, then down the right one.
     return x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)

@@ -23,6 +23,7 @@ from swin_dense.checkpoints.resizing import CLASS_ROWS
 from swin_dense.errors import InputError
 from swin_dense.layers import residual
 from swin_dense.ops.decomposed_attention import decomposed_attention
+from swin_dense.ops.tracing import compiling
 from swin_dense.registry import MODELS
 
 # The sizes of arXiv 2010.11929 (table 1) and 2012.12877, and one of ours for tests and laptops.
@@ -115,7 +116,7 @@ class Attention(nn.Module):
         table = self.relative_position_bias_table
         rows, columns = (2 * side - 1 for side in self.sides)
         grid = table[: rows * columns].T.unflatten(1, (rows, columns))[None]
-        if torch.compiler.is_compiling() or size != self.sides:
+        if compiling() or size != self.sides:
             grid = F.interpolate(grid, size=(2 * height - 1, 2 * width - 1), mode="bicubic")
         grid = grid[0]
         down, across = _difference(height, table), _difference(width, table)
@@ -136,7 +137,7 @@ def _difference(count: int, like: Tensor) -> Tensor:
 
 def _between(table: Tensor, count: int, side: int) -> Tensor:
     """(2 * side - 1, d) -> (count, count, d): the row of each query and key; resized linearly."""
-    if torch.compiler.is_compiling() or count != side:
+    if compiling() or count != side:
         table = F.interpolate(table.T[None], size=2 * count - 1, mode="linear")[0].T
     return table[_difference(count, table)]
 
@@ -388,7 +389,7 @@ class ViT(Backbone):
         assert self.pos_embed is not None
         side = round((self.pos_embed.shape[1] - 1) ** 0.5)
         grid = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        if torch.compiler.is_compiling() or size != (side, side):
+        if compiling() or size != (side, side):
             grid = F.interpolate(grid, size=size, mode="bicubic")
         return grid.permute(0, 2, 3, 1)
 

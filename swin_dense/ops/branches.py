@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from swin_dense.ops import reference, rows
+from swin_dense.ops.tracing import compiling
 
 _PIECE = 32768  # bytes of one channel of the rows that are treated at a time, on a CPU
 
@@ -44,7 +45,7 @@ class Linear(NamedTuple):
 def norm_linear(x: Tensor, norm: Norm, linear: Linear) -> Tensor:
     """(..., C) -> (..., K): a linear map of the normed rows. Keeps `x` only."""
     if _written_out(x):
-        return F.linear(F.layer_norm(x, x.shape[-1:], *norm), *linear)
+        return F.linear(_normed(x, norm), *linear)
     out = _NormLinear.apply(_rows(x), *norm, *linear, _Run.of(x))
     return out.unflatten(0, x.shape[:-1])
 
@@ -72,7 +73,7 @@ def add_mlp(
         factor: as in `add_linear`.
     """
     if _written_out(x):
-        hidden = F.linear(F.layer_norm(x, x.shape[-1:], *norm), *first)
+        hidden = F.linear(_normed(x, norm), *first)
         y = F.linear(F.gelu(hidden), *second)
         return x + (y if factor is None else y * factor)
     out = _AddMlp.apply(_rows(x), *norm, *first, *second, _by_row(factor, x), _Run.of(x))
@@ -81,10 +82,14 @@ def add_mlp(
 
 def _written_out(x: Tensor) -> bool:
     return (
-        torch.compiler.is_compiling()
+        compiling()
         or type(x) not in (Tensor, FakeTensor)  # a fake one shows what the real one would keep
         or torch._C._are_functorch_transforms_active()
     )
+
+
+def _normed(x: Tensor, norm: Norm) -> Tensor:
+    return F.layer_norm(x, (int(norm.weight.shape[0]),), *norm)  # a number: a trace keeps symbols
 
 
 def _rows(x: Tensor) -> Tensor:

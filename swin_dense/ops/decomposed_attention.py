@@ -18,6 +18,7 @@ from torch import Tensor
 from swin_dense.ops import extension, reference
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
+from swin_dense.ops.tracing import recording
 
 _ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor rows, Tensor columns, float scale"
 torch.library.define("swin_dense::decomposed_attention", f"({_ARGUMENTS}) -> Tensor")
@@ -74,6 +75,8 @@ def by_more_channels(
 
 def _kernels_take(query: Tensor) -> bool:
     kind = query.device.type
+    if recording():
+        return False
     return kind == "cpu" and kind in extension.loaded() and query.dtype != torch.float64
 
 

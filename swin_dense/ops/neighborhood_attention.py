@@ -13,6 +13,7 @@ from torch import Tensor
 from swin_dense.ops import extension, reference, trust
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
+from swin_dense.ops.tracing import recording
 
 # Window of the CUDA kernel, whose tables have to fit a block's memory (kLargest there).
 LARGEST = 27
@@ -109,7 +110,8 @@ def neighborhood_attention(
         side = 2 * window - 1
         table = query.new_zeros((query.shape[3], side, side), dtype=dtype)
     scale = query.shape[4] ** -0.5 if scale is None else float(scale)
-    return torch.ops.swin_dense.neighborhood_attention(
+    op = reference if recording() else torch.ops.swin_dense
+    return op.neighborhood_attention(
         query, key, value, table.to(dtype), window, down, across, scale
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from swin_dense.ops import extension, reference, trust, window_gather
 from swin_dense.ops.checks import require_floats, require_one_device
 from swin_dense.ops.derivatives import refuse_forward_mode, refuse_second
+from swin_dense.ops.tracing import recording
 
 _ARGUMENTS = (
     "Tensor qkv, Tensor bias, Tensor pad_qkv, Tensor scale, int window, int shift, bool cosine"
@@ -160,6 +161,8 @@ def choose(qkv: Tensor, window: int, name: str | None = None) -> BackEnd:
     Where tools/benchmark.py has measured on this card that another is faster, that one.
     """
     by_name = {b.name: b for b in BACK_ENDS}
+    if recording():
+        return by_name["plain"]
     if name is None:
         first = next(b for b in BACK_ENDS if b.why_not(qkv, window) is None)
         return by_name.get(trust.faster(qkv, window) or "", first)

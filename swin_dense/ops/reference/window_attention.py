@@ -69,7 +69,8 @@ def _weights(
     logits = (q * scale.to(q.dtype)[:, None, None]) @ k.mT + bias.to(q.dtype)
     if shift:
         # Regions of the rolled map: windows that hold several may not look across.
-        down, across = (-(-n // window) * window for n in size)
+        # Of numbers above 0: ONNX, which a trace of this becomes, divides others otherwise.
+        down, across = ((n + window - 1) // window * window for n in size)
         row = (torch.arange(down, device=q.device) >= down - shift).long()
         column = (torch.arange(across, device=q.device) >= across - shift).long()
         region = (row[:, None] * 2 + column)[None, :, :, None, None]
