@@ -26,9 +26,12 @@ from swin_dense.datasets import sources
 from swin_dense.datasets.ahead import ahead
 from swin_dense.datasets.sources import Picture, Source
 from swin_dense.errors import InputError
+from swin_dense.export import sessions
+from swin_dense.export.sessions import Session
 from swin_dense.openmmlab.engine import mirrored, trained, weights
+from swin_dense.openmmlab.engine.file_model import FileModel
 from swin_dense.openmmlab.engine.torch_errors import explained
-from swin_dense.openmmlab.settings import building
+from swin_dense.openmmlab.settings import building, image_sizes
 from swin_dense.openmmlab.settings.classes import set_classes
 from swin_dense.ops import nms
 from swin_dense.report.masks import Masks
@@ -59,7 +62,7 @@ def load(
 
     Args:
         config: a config's name, path or object; or the folder of a run, for its last checkpoint,
-            or a checkpoint, where that is all there is.
+            or a checkpoint, or a file of tools/export.py, where that is all there is.
         weights: a checkpoint: a path, an address, or the folder of a run.
         device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one.
         image_scale: (longer, shorter side) in pixels that images are fitted into; that of the
@@ -72,6 +75,10 @@ def load(
             checkpoint names no classes, or the device or its precision cannot be used.
     """
     device = _usable(device)
+    file = config if weights is None else weights
+    if isinstance(file, str | Path) and Path(file).suffix in sessions.READERS:
+        with _LOADING:
+            return _of_file(Path(file), device, image_scale, options, precision)
     with _LOADING:
         found, checkpoint = trained.find(config, weights, options, image_scale)
         return Predictor(found, checkpoint, device, precision)
@@ -112,23 +119,47 @@ class Predictor:
                 "our runs do; others can be evaluated, where the data names the classes."
             )
         set_classes(config, names, things)
-        self.config, self.classes, self.task = config, names, Task.of(config)
-        self.things = things or ()
         with MODELS.switch_scope_and_registry(config.default_scope) as registry:
             built = building.build(registry, config.model, "model")
-            self.model: BaseModel = revert_sync_batchnorm(built)
-            with building.refusals("test_dataloader.dataset.pipeline"):
-                self._pipeline = Compose(_steps(config))
+        self._take(config, names, things, revert_sync_batchnorm(built), device)
         advice = "Give the config the checkpoint was trained with."
         ledger = weights.load(self.model, checkpoint, weights.WHOLE, advice)
         self.weights = {"file": ledger.source, "sha256": ledger.sha256, "layout": ledger.layout}
         self.model.to(device).eval()
 
+    def _take(
+        self, config: Config, names: Sequence[str], things: Any, model: Any, device: str
+    ) -> None:
+        """Take a model over, and prepare images as its config says."""
+        self.config, self.classes, self.task = config, tuple(names), Task.of(config)
+        self.things, self.device = tuple(things or ()), torch.device(device)
+        self.model: BaseModel | FileModel = model
+        with (
+            MODELS.switch_scope_and_registry(config.default_scope),
+            building.refusals("test_dataloader.dataset.pipeline"),
+        ):
+            self._pipeline = Compose(_steps(config))
+
+    @classmethod
+    def of_file(cls, session: Session, config: Config) -> "Predictor":
+        """Return one that asks the file of a model.
+
+        Args:
+            config: that the model was trained with.
+        """
+        about = session.about
+        self = cls.__new__(cls)
+        self._dtype = None
+        set_classes(config, about["classes"], about["things"])
+        model = FileModel(session, config)
+        self._take(config, about["classes"], about["things"], model, "cpu")
+        self.weights = {**about["weights"], "file": str(session.path)}
+        return self
+
     def __repr__(self) -> str:
-        device = next(self.model.parameters()).device
         return (
             f"<{type(self.model).__name__}: {self.task.value}, {len(self.classes)} classes, "
-            f"{self.weights['file']}, on {device}>"
+            f"{self.weights['file']}, on {self.device}>"
         )
 
     def predict(self, source: Any, score: float | None = None, **how: Any) -> Any:
@@ -195,6 +226,8 @@ class Predictor:
             )
         if mirror and self.task is Task.PANOPTIC:
             raise InputError("mirror: segments of two images cannot be joined. Leave it out.")
+        if mirror and self.task is Task.SEMANTIC and isinstance(self.model, FileModel):
+            raise InputError("mirror: a file gives classes, no scores to be joined. Leave it out.")
         ready = self._ready(sources.find(source), mirror)
         return self._results(ready, least, batch, class_agnostic, skip)
 
@@ -269,8 +302,8 @@ class Predictor:
     def _look(self, items: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return mmdet's or mmseg's data sample of each image."""
         batch = {key: [item[key] for item in items] for key in ("inputs", "data_samples")}
-        device = next(self.model.parameters()).device.type
-        with explained(), torch.autocast(device, self._dtype, enabled=self._dtype is not None):
+        kind = self.device.type
+        with explained(), torch.autocast(kind, self._dtype, enabled=self._dtype is not None):
             return self.model.test_step(batch)
 
 
@@ -312,6 +345,32 @@ def _groups(rows: Iterable[_Ready], most: int) -> Iterator[list[_Ready]]:
             group = []
     if group:
         yield group
+
+
+def _of_file(
+    path: Path,
+    device: str,
+    image_scale: tuple[int, int] | None,
+    options: Mapping[str, Any] | None,
+    precision: str,
+) -> Predictor:
+    """Open the file of a model.
+
+    Raises:
+        InputError: something is asked for that was settled when the file was written.
+    """
+    if options or precision != "float32":
+        what = "precision" if precision != "float32" else ", ".join(options or ())
+        raise InputError(
+            f"{what}: settled in the file of a model, {path}. Leave it out, or write another file."
+        )
+    session = sessions.open_file(path, device)
+    config = trained.read_config({"meta": {"config": session.about["config"]}})
+    if config is None:
+        raise InputError(f"{path}: the config in it cannot be read. Write it again.")
+    if image_scale:
+        image_sizes.scale_images(config, image_scale)
+    return Predictor.of_file(session, config)
 
 
 def _steps(config: Config) -> list[Any]:

@@ -83,8 +83,8 @@ class DenseRunner(Runner):
     def build_evaluator(self, evaluator: Any) -> Any:
         """Build the evaluators, mmdet's CocoMetric as the one that reads every file we approve."""
         if isinstance(evaluator, list | tuple):
-            return super().build_evaluator([_repaired(part) for part in evaluator])
-        return super().build_evaluator(_repaired(evaluator))
+            return super().build_evaluator([repaired(part) for part in evaluator])
+        return super().build_evaluator(repaired(evaluator))
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -317,7 +317,8 @@ class DenseRunner(Runner):
         return "Give the config the checkpoint was trained with." + start
 
 
-def _repaired(evaluator: Any) -> Any:
+def repaired(evaluator: Any) -> Any:
+    """Return the config of an evaluator, mmdet's CocoMetric as the one that reads every file."""
     if isinstance(evaluator, dict) and evaluator.get("type") in ("CocoMetric", "mmdet.CocoMetric"):
         return {**evaluator, "type": "swin_dense.RepairedCocoMetric"}
     return evaluator
