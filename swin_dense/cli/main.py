@@ -19,6 +19,7 @@ COMMANDS = (
     "image-demo",
     "video-demo",
     "predict",
+    "export",
     "convert",
     "model-info",
     "model-zoo",
