@@ -66,7 +66,7 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
         )
     if orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
-    return _to_rgb(image, name)
+    return to_rgb(image, name)
 
 
 def as_rgb(image: Any) -> np.ndarray:
@@ -86,7 +86,7 @@ def as_rgb(image: Any) -> np.ndarray:
             image.load()
         except DECODING_FAILED as error:
             raise InputError(f"{name}: the image is cut off or damaged ({error}).") from error
-        return _to_rgb(ImageOps.exif_transpose(image) if orientation(image) != 1 else image, name)
+        return to_rgb(ImageOps.exif_transpose(image) if orientation(image) != 1 else image, name)
     rule = "an image is a path, a PIL image, or an RGB array of numpy: (H, W, 3), uint8, 0 to 255"
     if not isinstance(image, np.ndarray):
         raise InputError(f"{rule}; got {type(image).__name__}.")
@@ -172,7 +172,7 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
