@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, overload
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 
 class Crop(NamedTuple):
@@ -56,6 +57,15 @@ class Masks:
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels of each."""
         return np.array([np.count_nonzero(crop.pixels) for crop in self.crops], np.int64)
+
+    def run_lengths(self) -> list[dict[str, Any]]:
+        """Encode each as COCO does: runs down the columns of the image, as text."""
+        return [_run_lengths(crop, self.size) for crop in self.crops]
+
+    def shrunk(self, factor: int) -> "Masks":
+        """Return masks of a smaller image: a pixel is in one if any it stands for was."""
+        height, width = (-(-side // factor) for side in self.size)
+        return Masks((height, width), [_shrunk(crop, factor) for crop in self.crops])
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -109,3 +119,30 @@ def _cropped(mask: np.ndarray) -> Crop:
     columns = np.flatnonzero(mask[top:bottom].any(0))
     left, right = int(columns[0]), int(columns[-1]) + 1
     return Crop(top, left, mask[top:bottom, left:right].astype(bool))
+
+
+def _shrunk(crop: Crop, factor: int) -> Crop:
+    height, width = crop.pixels.shape
+    top, left = crop.top // factor, crop.left // factor
+    before = crop.top - top * factor, crop.left - left * factor
+    behind = -(before[0] + height) % factor, -(before[1] + width) % factor
+    padded = np.pad(crop.pixels, ((before[0], behind[0]), (before[1], behind[1])))
+    rows, columns = (side // factor for side in padded.shape)
+    blocks = padded.reshape(rows, factor, columns, factor)
+    return Crop(top, left, np.asarray(blocks.any((1, 3))))
+
+
+def _run_lengths(crop: Crop, size: tuple[int, int]) -> dict[str, Any]:
+    """Encode a mask without making it whole."""
+    height, width = size
+    edges = np.diff(np.pad(crop.pixels.astype(np.int8), ((1, 1), (0, 0))), axis=0).T
+    first = crop.left * height + crop.top
+    starts, ends = (
+        first + columns * height + rows for columns, rows in map(np.nonzero, (edges > 0, edges < 0))
+    )
+    apart = starts[1:] != ends[:-1]  # a run may go on at the top of the next column
+    starts, ends = starts[np.r_[True, apart][: len(starts)]], ends[np.r_[apart, True][: len(ends)]]
+    counts = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0, append=height * width)
+    counts = counts[:-1] if counts[-1] == 0 else counts
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, *size)
+    return {"size": [height, width], "counts": encoded["counts"].decode()}

@@ -96,6 +96,32 @@ def instance_overlay(
     return np.asarray(picture)
 
 
+def objects_overview(
+    rgb: np.ndarray,
+    boxes: np.ndarray,
+    masks: Masks | None,
+    colours: Sequence[Colour],
+    rows: list[tuple[Colour, str]],
+) -> np.ndarray:
+    """Draw objects, many and small, without names, and a legend to the right.
+
+    Args:
+        rgb, boxes, masks, colours: as for `instance_overlay`.
+        rows: colour and text of the legend.
+    """
+    canvas = rgb.astype(np.float32)
+    if masks is not None:
+        for crop, colour in zip(reversed(masks.crops), reversed(colours), strict=True):
+            _paint(canvas[crop.place], crop.pixels, colour)
+    picture = Image.fromarray(canvas.round().astype(np.uint8))
+    if masks is None:
+        draw = ImageDraw.Draw(picture)
+        for box, colour in zip(reversed(boxes), reversed(colours), strict=True):
+            draw.rectangle(_around(box, 1, rgb.shape[:2]), outline=colour)
+    painted = np.asarray(picture)
+    return with_legend(painted, rows) if rows else painted
+
+
 def with_legend(picture: np.ndarray, rows: list[tuple[Colour, str]]) -> np.ndarray:
     """Put a legend to the right of a picture: a row for each colour and its name."""
     return _beside(picture, _legend(rows, len(picture)))

@@ -18,6 +18,7 @@ from swin_dense.errors import InputError, nearest
 from swin_dense.report import outlines, pictures
 from swin_dense.report.masks import Masks
 
+BAND = 1024  # rows of a label map counted at once
 SCORE_DIGITS, BOX_DIGITS = 4, 2  # after the point, in JSON; COCO's results are not rounded
 
 
@@ -55,31 +56,36 @@ class Result(ABC):
     """What all results share.
 
     Attributes:
-        image: (H, W, 3) uint8, RGB: what was looked at.
+        image: (H, W, 3) uint8, RGB: what was looked at; of a large image, a smaller picture of it.
         classes: names of all classes of the model; a label is a place in them.
         name: of the image in what it came from: a path, an address, "clip.mp4#12" for a frame.
         seconds: of a frame, from the start of its video.
+        whole: height and width of a large image in pixels, which everything else is of.
+        factor: pixels of it, across and down, that a pixel of `image` stands for.
     """
 
     image: np.ndarray
     classes: tuple[str, ...]
     name: str = ""
     seconds: float | None = None
+    whole: tuple[int, int] | None = None
+    factor: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image in pixels."""
-        return self.image.shape[0], self.image.shape[1]
+        return self.whole or (self.image.shape[0], self.image.shape[1])
 
     @abstractmethod
     def draw(self, image: Any = None) -> np.ndarray:
         """Draw the result over its image.
 
         Args:
-            image: another one of the same size, as a path, a PIL image or an RGB array.
+            image: another one of the same size as `image`: a path, a PIL image or an RGB array.
 
         Returns:
-            (H', W', 3) uint8, RGB; small images are enlarged so that names can be read.
+            (H', W', 3) uint8, RGB; small images are enlarged so that names can be read, large ones
+            are shown small, objects without names.
         """
 
     def draw_frame(self) -> np.ndarray:
@@ -143,10 +149,11 @@ class Result(ABC):
         if image is None:
             return self.image
         rgb = images.as_rgb(image)
-        if rgb.shape[:2] != self.size:
+        height, width = self.image.shape[:2]
+        if rgb.shape[:2] != (height, width):
             raise InputError(
                 f"draw: the image is {rgb.shape[1]}x{rgb.shape[0]} pixels, the result is of one of "
-                f"{self.size[1]}x{self.size[0]} (width x height). Give one of the same size."
+                f"{width}x{height} (width x height). Give one of the same size."
             )
         return rgb
 
@@ -200,6 +207,14 @@ class Instances(Result):
     def draw(self, image: Any = None) -> np.ndarray:
         """Draw boxes, masks, names and scores; see `Result.draw`."""
         palette = colours.palette(len(self.classes))
+        if self.whole is not None:
+            masks = None if self.masks is None else self.masks.shrunk(self.factor)
+            counts = {name: self.names.count(name) for name in dict.fromkeys(self.names)}
+            shown = dict(zip(self.classes, palette, strict=True))
+            rows = [(shown[name], f"{name}  {count:,}") for name, count in counts.items()]
+            colour = [palette[label] for label in self.labels]
+            boxes = self.boxes / self.factor
+            return pictures.objects_overview(self._canvas(image), boxes, masks, colour, rows)
         return pictures.instance_overlay(
             self._canvas(image),
             self.boxes,
@@ -264,7 +279,7 @@ class Instances(Result):
 
     def _encoded(self) -> list[dict[str, Any]]:
         """Encode the masks; of a model without masks there are none."""
-        return [] if self.masks is None else [run_lengths_of_mask(mask) for mask in self.masks]
+        return [] if self.masks is None else self.masks.run_lengths()
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -272,17 +287,20 @@ class LabelMap(Result):
     """The class of each pixel. `for name, label, area in label_map` gives the classes in it.
 
     Attributes:
-        labels: (H, W) int64.
+        labels: (H, W) int64; of a large image uint8, or uint16 of more than 256 classes.
     """
 
     labels: np.ndarray
 
     def __len__(self) -> int:
-        return len(np.unique(self.labels))
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Region]:
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes)).tolist()
-        rows = enumerate(zip(self.classes, counts, strict=True))
+        counts = np.zeros(len(self.classes), np.int64)
+        for top in range(0, len(self.labels), BAND):
+            band = self.labels[top : top + BAND].ravel()
+            counts += np.bincount(band, minlength=len(self.classes))
+        rows = enumerate(zip(self.classes, counts.tolist(), strict=True))
         return (Region(name, label, area) for label, (name, area) in rows if area)
 
     def __str__(self) -> str:
@@ -291,13 +309,24 @@ class LabelMap(Result):
     def draw(self, image: Any = None) -> np.ndarray:
         """Draw the colours of the classes, a legend to the right; see `Result.draw`."""
         palette = colours.palette(len(self.classes))
-        return pictures.label_overlay(self._canvas(image), self.labels, self.classes, palette)
+        return pictures.label_overlay(self._canvas(image), self._shown(), self.classes, palette)
 
     def draw_frame(self) -> np.ndarray:
         """Draw the colours of the classes, each with its name on its widest part."""
         rows = [{"id": row.label + 1, "class": row.name} for row in self]
         palette = dict(zip(self.classes, colours.palette(len(self.classes)), strict=True))
-        return pictures.segment_overlay(self.image, self.labels + 1, rows, palette)
+        shown = self._shown().astype(np.int64) + 1
+        return pictures.segment_overlay(self.image, shown, rows, palette)
+
+    def _shown(self) -> np.ndarray:
+        """Return the labels of `image`: of a large one, those in the middle of its pixels."""
+        if self.whole is None:
+            return self.labels
+        rows, columns = (
+            np.minimum(np.arange(count) * self.factor + self.factor // 2, side - 1)
+            for count, side in zip(self.image.shape, self.size, strict=False)
+        )
+        return self.labels[rows][:, columns]
 
     def to_json(self) -> dict[str, Any]:
         """Return height, width, the pixels of each class and the map as run lengths."""
@@ -407,7 +436,7 @@ class Segments(Result):
 def run_lengths(labels: np.ndarray) -> dict[str, Any]:
     """Encode a map row by row: the value of each run and its length; lossless and short."""
     flat = labels.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=flat[0] - 1))
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
     lengths = np.diff(starts, append=len(flat))
     return {"values": flat[starts].tolist(), "lengths": lengths.tolist()}
 
