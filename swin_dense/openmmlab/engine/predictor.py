@@ -216,9 +216,7 @@ class Predictor:
         Raises:
             InputError: see `predict`.
         """
-        least = self._least(score)
-        if not isinstance(batch, int) or batch < 1:
-            raise InputError(f"batch: at least 1 image at once, got {batch}.")
+        least = self.least(score)
         if class_agnostic and self.task in (Task.SEMANTIC, Task.PANOPTIC):
             raise InputError(
                 "class_agnostic: here each pixel has one class already, nothing covers anything. "
@@ -228,17 +226,61 @@ class Predictor:
             raise InputError("mirror: segments of two images cannot be joined. Leave it out.")
         if mirror and self.task is Task.SEMANTIC and isinstance(self.model, FileModel):
             raise InputError("mirror: a file gives classes, no scores to be joined. Leave it out.")
-        ready = self._ready(sources.find(source), mirror)
-        return self._results(ready, least, batch, class_agnostic, skip)
+        found = self.samples(sources.find(source), batch, mirror=mirror, skip=skip)
+        return self._results(found, least, class_agnostic)
 
-    def _results(
+    def predict_large(
+        self, path: str | Path, score: float | None = None, **how: Any
+    ) -> Instances | LabelMap:
+        """Find what is in an image that is too large to be looked at, or held, as a whole.
+
+        Overlapping tiles are looked at, and what they show is made one result, of which the tiles
+        cannot be told: objects cut by a border are put together by their masks, label maps are
+        blended. `docs/large_images.md` says how, and what memory it takes.
+
+        Args:
+            path: TIFF, BigTIFF, PNG, JPEG, ...
+            score: as for `predict`.
+            how: what `large.predict` takes: tile, overlap, batch, level, most_pixels, label_map,
+                tell.
+
+        Returns:
+            as `predict` does, in pixels of the whole image; its `image` is a smaller picture.
+
+        Raises:
+            InputError: it is no image, too large, or cut off; or an argument means nothing here.
+        """
+        from swin_dense.openmmlab.engine import large
+
+        if self.task is Task.SEMANTIC and isinstance(self.model, FileModel):
+            raise InputError(
+                f"{self.weights['file']}: a file gives classes, and label maps of tiles are joined "
+                "by scores. Name the checkpoint that it was made of."
+            )
+        return large.predict(self, path, score, **how)
+
+    def samples(
+        self,
+        row: Source,
+        batch: int,
+        mirror: bool = False,
+        skip: Callable[[Picture, InputError], None] | None = None,
+    ) -> "Generator[tuple[Picture, np.ndarray, tuple[Any, ...]], None, None]":
+        """Look at each picture of a source; the arguments are those of `stream`.
+
+        Yields:
+            the picture, its pixels, and what mmdet or mmseg says of it and of its mirror image.
+        """
+        if not isinstance(batch, int) or batch < 1:
+            raise InputError(f"batch: at least 1 image at once, got {batch}.")
+        return self._samples(self._ready(row, mirror), batch, skip)
+
+    def _samples(
         self,
         ready: "Generator[_Ready, None, None]",
-        least: float,
         batch: int,
-        class_agnostic: bool,
         skip: Callable[[Picture, InputError], None] | None,
-    ) -> Generator[Result, None, None]:
+    ) -> "Generator[tuple[Picture, np.ndarray, tuple[Any, ...]], None, None]":
         rows = ahead(ready, batch + 1)
         with contextlib.closing(rows):
             for group in _groups(_usable_ones(rows, skip), batch):
@@ -246,11 +288,20 @@ class Predictor:
                     self._look(items) for items in zip(*(one.items for one in group), strict=True)
                 ]
                 for one, samples in zip(group, zip(*looks, strict=True), strict=True):
-                    result = self._result(samples, one.rgb, least)
-                    if class_agnostic and isinstance(result, Instances):
-                        result = _surest(result)
-                    picture = one.picture
-                    yield replace(result, name=picture.name, seconds=picture.seconds)
+                    yield one.picture, one.rgb, samples
+
+    def _results(
+        self,
+        found: "Generator[tuple[Picture, np.ndarray, tuple[Any, ...]], None, None]",
+        least: float,
+        class_agnostic: bool,
+    ) -> Generator[Result, None, None]:
+        with contextlib.closing(found):
+            for picture, rgb, samples in found:
+                result = self.result(samples, rgb, least)
+                if class_agnostic and isinstance(result, Instances):
+                    result = _surest(result)
+                yield replace(result, name=picture.name, seconds=picture.seconds)
 
     def _ready(self, row: Source, mirror: bool) -> "Generator[_Ready, None, None]":
         """Read pictures and prepare them for the model."""
@@ -262,7 +313,7 @@ class Predictor:
             except InputError as error:
                 yield _Ready(picture, np.zeros((0, 0, 3), np.uint8), (), error)
 
-    def _result(self, samples: Sequence[Any], rgb: np.ndarray, least: float) -> Result:
+    def result(self, samples: Sequence[Any], rgb: np.ndarray, least: float) -> Result:
         """Take over what was found in an image, and in its mirror image if there is one."""
         sample, *mirror = samples
         if self.task is Task.SEMANTIC:
@@ -280,7 +331,8 @@ class Predictor:
             return mirrored.joined(found, other)
         return found
 
-    def _least(self, score: float | None) -> float:
+    def least(self, score: float | None) -> float:
+        """Return the lowest score that is asked for; InputError if it is none."""
         if score is None:
             return SCORE
         if self.task is Task.SEMANTIC:
