@@ -18,6 +18,7 @@ COMMANDS = (
     "compare",
     "image-demo",
     "video-demo",
+    "large-image-demo",
     "predict",
     "export",
     "convert",
