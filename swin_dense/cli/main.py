@@ -19,6 +19,7 @@ COMMANDS = (
     "image-demo",
     "video-demo",
     "large-image-demo",
+    "web-demo",
     "predict",
     "export",
     "convert",

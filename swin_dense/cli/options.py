@@ -95,7 +95,7 @@ def add_val_share(to: argparse.ArgumentParser) -> None:
 
 def add_config(to: argparse.ArgumentParser) -> None:
     to.add_argument("config", help=CONFIG)
-    _add_settings(to)
+    add_settings(to)
 
 
 def add_trained(to: argparse.ArgumentParser) -> None:
@@ -107,10 +107,10 @@ def add_trained(to: argparse.ArgumentParser) -> None:
         "checkpoint",
         help="weights of the whole model: a path, an address, or the folder of a run",
     )
-    _add_settings(to)
+    add_settings(to)
 
 
-def _add_settings(to: argparse.ArgumentParser) -> None:
+def add_settings(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--cfg-options",
         nargs="+",

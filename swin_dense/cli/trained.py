@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 def add(to: argparse.ArgumentParser) -> None:
     """Add the model, and how it looks at images."""
     options.add_trained(to)
+    _add_how(to)
+
+
+def add_several(to: argparse.ArgumentParser) -> None:
+    """Add how models look at images, for a command that names them in its own way."""
+    options.add_settings(to)
+    _add_how(to)
+
+
+def _add_how(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--score-thr", type=options.share, metavar="S", help="leave out weaker ones, 0 to 1 (0.3)"
     )
@@ -33,7 +43,12 @@ def add(to: argparse.ArgumentParser) -> None:
 
 
 def load(asked: argparse.Namespace) -> "Predictor":
-    """Load what `add` asked for.
+    """Load what `add` asked for; see `load_one`."""
+    return load_one(asked, asked.config, asked.checkpoint)
+
+
+def load_one(asked: argparse.Namespace, config: str | None, checkpoint: str) -> "Predictor":
+    """Load a model that looks at images as was asked for.
 
     Raises:
         InputError: see `predictor.load`; or a score is asked for that the model does not give.
@@ -41,8 +56,8 @@ def load(asked: argparse.Namespace) -> "Predictor":
     from swin_dense.openmmlab.engine import predictor
 
     model = predictor.load(
-        asked.config,
-        asked.checkpoint,
+        config,
+        checkpoint,
         device=asked.device,
         image_scale=asked.image_scale,
         options=asked.cfg_options,
