@@ -189,7 +189,7 @@ class Answers:
         if len(data) > self.limits.size:
             raise InputError(
                 f"{name}: {_mega(len(data))} MB, and a file may have {_mega(self.limits.size)} "
-                "here. Save it as a JPEG, or smaller."
+                "MB here. Save it as a JPEG, or smaller."
             )
 
     def _decoded(self, data: bytes, name: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -217,7 +217,7 @@ class _Page:
         )
         self.threshold = gr.Slider(
             LEAST,
-            0.95,
+            1.0,
             value=self.least,
             step=0.01,
             label="Show what is at least so sure",

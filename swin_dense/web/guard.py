@@ -1,8 +1,9 @@
 """Let through to gradio what the page needs and nothing else, in bounded pieces.
 
 Gradio's server can do more than this page asks of it: fetch addresses, run ffmpeg over uploads,
-serve other pages. A route that is not in `ROUTES` is not there; a body that is larger than an
-upload may be is not read to its end; the browser is told to load nothing from elsewhere.
+serve other pages. A route that is none of `ROUTES`, nor a file of the page, is not there; a body
+that is larger than an upload may be is not read to its end; the browser is told to load nothing
+from elsewhere.
 """
 
 import os
@@ -21,8 +22,9 @@ ROUTES = re.compile(
     r"/(?:assets|static|svelte)/.+|"
     r"/gradio_api/(?:"
     r"upload|upload_progress|queue/join|queue/data|cancel|reset|startup-events|heartbeat/\w+|"
-    r"app_id|theme\.css|login_check|file=(?!https?:).+)/?"
+    r"app_id|theme\.css|login_check)/?"
 )
+FILE = "/gradio_api/file="  # and a path within the page's folder
 UPLOAD = "/gradio_api/upload"
 JSON = 2**20  # bytes of a body that is no upload
 FOLDER = 2**30  # bytes of uploads and pictures that wait to be cleared away
@@ -59,7 +61,7 @@ class Guard:
         if scope["type"] != "http":  # gradio's page uses no websockets
             return
         path = scope["path"]
-        if not ROUTES.fullmatch(path):
+        if not (ROUTES.fullmatch(path) or self._is_file(path)):
             await _refuse(send, 404, "There is nothing here.")
             return
         upload = path.rstrip("/") == UPLOAD
@@ -67,6 +69,16 @@ class Guard:
             await _refuse(send, 507, "There is no room for more pictures. Try again in a while.")
             return
         await self._bounded(scope, receive, send, self.size + FRAME if upload else JSON)
+
+    def _is_file(self, path: str) -> bool:
+        """Return whether a route names a file in the page's folder, and no link out of it."""
+        if not path.startswith(FILE):
+            return False
+        try:
+            place = Path(path.removeprefix(FILE)).resolve()
+        except (OSError, ValueError, RuntimeError):  # too long a name, a zero in it, a loop
+            return False
+        return place.is_relative_to(self.folder.resolve())
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         read, started = 0, False
