@@ -375,7 +375,8 @@ def _swept(folder: Path, age: float = AGE, every: float = 60.0) -> Iterator[None
             for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before it
                 with contextlib.suppress(OSError):  # a folder that is not empty yet
                     if path not in kept and time.time() - path.lstat().st_mtime > age:
-                        path.rmdir() if path.is_dir() else path.unlink()
+                        is_folder = path.is_dir() and not path.is_symlink()
+                        path.rmdir() if is_folder else path.unlink()
 
     thread = threading.Thread(target=sweep, daemon=True)
     thread.start()
