@@ -1,4 +1,4 @@
-"""Draw samples of a config's data as the model sees them, after its whole pipeline.
+"""Draw samples of a config's data as the model sees them, after the pipeline.
 
 Boxes, masks and label maps are those that the loss gets; what is not judged is hatched. index.html
 shows the pictures with what each step did.
