@@ -8,7 +8,7 @@ import pytest
 from peers import peer
 
 import swin_dense
-from swin_dense.cli import export, predict
+from swin_dense.cli import export, predict, test
 from swin_dense.cli.command import FAULT, MISTAKE
 from swin_dense.export import sessions
 from swin_dense.openmmlab.engine import certificate, exporting
@@ -58,14 +58,15 @@ def test_a_file_predicts_as_its_model(written, small_shapes):
             assert (one.labels != other.labels).mean() < 1e-3
 
 
-def test_the_commands_take_a_file(written, small_shapes, tmp_path):
+def test_the_commands_take_a_file(written, small_shapes, tmp_path, capsys):
     _, _, out = written
     images = str(small_shapes.image_dir("val"))
     assert predict.main([images, str(out), "--out", str(tmp_path)]) == 0
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 4
-    assert (
-        predict.main([images, str(out), "--precision", "bf16", "--out", str(tmp_path)]) == MISTAKE
-    )
+    others = ["--precision", "bf16", "--out", str(tmp_path)]
+    assert predict.main([images, str(out), *others]) == MISTAKE
+    assert test.main([str(out), "--data-root", str(small_shapes.root)]) == MISTAKE
+    assert "name the checkpoint that it was made of" in capsys.readouterr().err
 
 
 def coarse(images):

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS
 from swin_dense import config_files
 from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.errors import InputError, MissingInputError, nearest
+from swin_dense.export import sessions
 from swin_dense.openmmlab.engine import weights
 from swin_dense.openmmlab.settings import config as configs
 from swin_dense.openmmlab.settings import image_sizes, sections
@@ -62,6 +63,12 @@ def find(
         InputError: there is no such config or checkpoint, or no config is named or carried.
     """
     config, source = _told_apart(config, source)
+    if Path(source).suffix in sessions.READERS:
+        raise InputError(
+            f"checkpoint: {source} is a file for another runtime: it predicts, and gives no "
+            "weights. Its certificate, beside it, says how good it is; here, name the checkpoint "
+            "that it was made of."
+        )
     folder = Path(source) if Path(source).is_dir() else None
     checkpoint = weights.read(str(last_checkpoint(folder) if folder else source))
     options = dict(options or {})
@@ -163,7 +170,7 @@ def _told_apart(
     alone = config if source is None else source
     if isinstance(alone, str | Path):
         path = Path(alone)
-        if path.is_dir() or path.suffix in SUFFIXES:
+        if path.is_dir() or path.suffix in (*SUFFIXES, *sessions.READERS):
             return None, alone
         is_config = path.suffix == ".py" or str(alone) in config_files.names()
         if source is not None and not is_config:  # an address, a name of the authors' weights
