@@ -100,7 +100,7 @@ class StripeAttention(nn.Module):
 
 def _shaped(x: Tensor, *sizes: int) -> Tensor:
     """Return x in another shape."""
-    if not compiling():
+    if not torch.compiler.is_compiling():
         return x.reshape(sizes)
     # The form that asks for no proof about sizes that are symbolic. A real tensor may lie otherwise
     # than the one it was traced with, so nothing but a copy is known to be contiguous.
@@ -110,7 +110,7 @@ def _shaped(x: Tensor, *sizes: int) -> Tensor:
 
 def _middle(x: Tensor, top: int, height: int, left: int, width: int) -> Tensor:
     """(B, ..., ..., C) -> (B, height, width, C), from a row and a column on."""
-    if not compiling():
+    if not torch.compiler.is_compiling():
         return x[:, top : top + height, left : left + width]
     # Slices would ask whether they lie inside, which no one can tell of all sizes.
     for axis, first, side in ((1, top, height), (2, left, width)):

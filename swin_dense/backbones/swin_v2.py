@@ -72,7 +72,7 @@ def log_distances(window: int, pretrained_window: int) -> Tensor:
     largest = max((pretrained_window or window) - 1, 1)
     along = torch.arange(-(window - 1), window, dtype=torch.float32) * (8 / largest)
     along = along.sign() * (along.abs() + 1).log2() / math.log2(8)
-    return torch.cartesian_prod(along, along)
+    return torch.stack(torch.meshgrid(along, along, indexing="ij"), -1).flatten(0, 1)
 
 
 class WindowAttention(nn.Module):

@@ -11,7 +11,9 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.onnx.errors import OnnxExporterError
 
+from swin_dense.errors import InputError
 from swin_dense.export import sessions
 from swin_dense.export.graphs.graph import Graph
 from swin_dense.export.graphs.rows import NOTHING
@@ -56,9 +58,17 @@ def write(graph: Graph, path: Path, about: Mapping[str, Any], sampling: str = "g
     openvino.save_model(converted, str(path), compress_to_fp16=False)
 
 
-def example() -> tuple[Tensor, Tensor]:
-    """Return an image and a size to trace with: no two sides agree, nor divide what they meet."""
-    return torch.linspace(-2, 2, 2 * 3 * 203 * 285).view(2, 3, 203, 285), torch.tensor([211, 301])
+def example(graph: Graph) -> tuple[Tensor, Tensor]:
+    """Return images and a size to trace with: no two sides agree, nor divide what they meet.
+
+    On the last map, of 1/32, they are larger than a window: Swin V2 and NAT look at smaller maps
+    in another way, and a trace keeps the way that it saw.
+    """
+    windows = (getattr(part, "window", 0) for part in graph.modules())
+    largest = max(one for one in (*windows, 5) if isinstance(one, int))
+    height, width = 32 * (largest + 1) + 11, 32 * (largest + 3) + 29
+    image = torch.linspace(-2, 2, 2 * 3 * height * width).view(2, 3, height, width)
+    return image, torch.tensor([height + 8, width + 16])
 
 
 def _onnx(graph: Graph, sampling: str) -> bytes:
@@ -71,23 +81,30 @@ def _onnx(graph: Graph, sampling: str) -> bytes:
     axes |= {name: {0: "batch", **_open(name)} for name in graph.OUTPUTS}
     written = io.BytesIO()
     with _quiet(), _our_ops(), torch.no_grad(), traceable(graph, sampling):
-        torch.onnx.export(
-            graph,
-            example(),
-            written,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(sessions.INPUTS),
-            output_names=list(graph.OUTPUTS),
-            dynamic_axes=axes,
-        )
+        try:
+            torch.onnx.export(
+                graph,
+                example(graph),
+                written,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=list(sessions.INPUTS),
+                output_names=list(graph.OUTPUTS),
+                dynamic_axes=axes,
+            )
+        except OnnxExporterError as error:
+            raise InputError(
+                "model: a part of it has no form in ONNX that takes every size: "
+                f"{str(error).splitlines()[0][:200]} Write it as 'torchscript' or 'torch-export', "
+                "or with another backbone."
+            ) from error
     return written.getvalue()
 
 
 def _write_torchscript(graph: Graph, path: Path, said: str, sampling: str) -> None:
     """Write TorchScript; two ops in it are ours: import swin_dense.export.sessions first."""
     with _quiet(), torch.no_grad(), traceable(graph, sampling):
-        module = torch.jit.trace(graph, example(), check_trace=False)
+        module = torch.jit.trace(graph, example(graph), check_trace=False)
         frozen = torch.jit.freeze(module.eval())
         torch.jit.save(frozen, str(path), _extra_files={sessions.ABOUT: said})
 
@@ -100,7 +117,7 @@ def _write_exported(graph: Graph, path: Path, said: str, sampling: str) -> None:
     )
     shapes: Any = (dict(zip((0, 2, 3), sides, strict=True)), {})
     with torch.no_grad(), traceable(graph, sampling):
-        program = torch.export.export(graph, example(), dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(graph, example(graph), dynamic_shapes=shapes, strict=False)
     torch.export.save(program, str(path), extra_files={sessions.ABOUT: said})
 
 

@@ -38,7 +38,16 @@ class Session(NamedTuple):
 
     def __call__(self, images: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """Return the outputs of images (B, 3, H, W) float32, in pixels of `size`, by name."""
-        found = self.run(images, np.asarray(size, np.int64))
+        try:
+            found = self.run(images, np.asarray(size, np.int64))
+        except Exception as error:  # a runtime's errors have no class that all its versions know
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            count, _, height, width = images.shape
+            raise InputError(
+                f"{self.path}: it does not take {count} images of {width}x{height} pixels, as the "
+                f"model sees them: {reason[-1][:200]} Ask for another image scale or batch, or "
+                "predict with the checkpoint."
+            ) from error
         return dict(zip(self.about["outputs"], found, strict=True))
 
 
