@@ -1,4 +1,4 @@
-"""Serve a page in the browser that shows what a model finds in pictures given to it."""
+"""Serve a page in the browser that shows what a model finds in pictures."""
 
 import argparse
 import ipaddress

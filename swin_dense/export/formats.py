@@ -15,8 +15,8 @@ from torch.onnx.errors import OnnxExporterError
 
 from swin_dense.errors import InputError
 from swin_dense.export import sessions
+from swin_dense.export.graphs.fixed_rows import NOTHING
 from swin_dense.export.graphs.graph import Graph
-from swin_dense.export.graphs.rows import NOTHING
 from swin_dense.export.graphs.traceable import traceable
 
 OPSET = 17

@@ -19,7 +19,7 @@ from swin_dense.errors import InputError, MissingInputError
 Run = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
 INPUTS = ("image", "size")
 ABOUT = "swin_dense"  # the key of what a file says of itself
-OURS = "swin_dense.export.graphs.rows"  # registers the ops in torch's files that are ours
+OURS = "swin_dense.export.graphs.fixed_rows"  # registers the ops in torch's files that are ours
 EXTRAS = {"onnxruntime": "onnx", "onnx": "onnx", "openvino": "openvino"}
 
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from swin_dense.export.graphs.fixed_rows import NOTHING, at, best, uncovered
 from swin_dense.export.graphs.graph import Graph, Size, boxes_scale
-from swin_dense.export.graphs.rows import NOTHING, at, best, uncovered
 
 CANDIDATES = 2000  # boxes of an image that suppression looks at, where mmdet takes all
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swin_dense.export.graphs.fixed_rows import at, best
 from swin_dense.export.graphs.graph import Graph, Size, boxes_scale, resized
-from swin_dense.export.graphs.rows import at, best
 from swin_dense.export.graphs.traceable import Sizes, centres
 
 

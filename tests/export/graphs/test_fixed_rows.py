@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from swin_dense.export.graphs.rows import NOTHING, best, uncovered
+from swin_dense.export.graphs.fixed_rows import NOTHING, best, uncovered
 
 
 def iou(one, other):
