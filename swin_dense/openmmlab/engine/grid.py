@@ -111,15 +111,11 @@ def lay(size: tuple[int, int], tile: int, overlap: int) -> Grid:
 
 
 def starts(side: int, tile: int, overlap: int) -> tuple[int, ...]:
-    """Return where tiles begin along a side: evenly, but for the last at multiples of a patch."""
+    """Return where tiles begin along a side: evenly."""
     if side <= tile:
         return (0,)
-    # A pixel should lie alike in the patches of all tiles that see it.
-    patch = SMALLEST if tile - overlap >= 4 * SMALLEST else 1
-    shared = overlap + patch - 1
-    count = -(-(side - shared) // (tile - shared))
-    last = side - tile
-    return (*(k * last // (count - 1) // patch * patch for k in range(count - 1)), last)
+    count = -(-(side - overlap) // (tile - overlap))
+    return tuple(k * (side - tile) // (count - 1) for k in range(count))
 
 
 def _cell(begins: tuple[int, ...], tile: int, side: int, k: int) -> tuple[int, int]:
