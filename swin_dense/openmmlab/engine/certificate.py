@@ -19,9 +19,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 
 from swin_dense.errors import InputError
+from swin_dense.openmmlab.engine.file_model import of_one_size
 from swin_dense.openmmlab.engine.predictor import Predictor
 from swin_dense.openmmlab.engine.runner import DenseRunner, repaired
-from swin_dense.openmmlab.settings import image_sizes, sections
+from swin_dense.openmmlab.settings import image_sizes
 
 # What a file may lose of AP or mIoU, and how far scores (0 to 1), boxes (pixels of the image) and
 # label maps (share of pixels) may lie from the model's.
@@ -99,7 +100,7 @@ def certify(
         model: that was written.
         file: what was written, loaded.
         config: complete, with its test data.
-        most: images that are looked at; None for all. Metrics are of those alone.
+        most: images that are looked at; None for all. In AP the objects of the others are missed.
         limits: see LIMITS.
         say: is told what is done.
 
@@ -109,7 +110,7 @@ def certify(
     Raises:
         InputError: the data gives none of NUMBERS.
     """
-    scale = _scale(config)
+    scale = image_sizes.test_scale(config)
     passes = []
     for batch, factor in PASSES:
         row: dict[str, Any] = {"batch": batch}
@@ -203,11 +204,8 @@ def _look(side: Predictor, data: Mapping[str, Any]) -> list[Any]:
     is given those of one size together.
     """
     inputs, samples = data["inputs"], [sample.clone() for sample in data["data_samples"]]
-    groups: dict[Any, list[int]] = {}
-    for i, image in enumerate(inputs):
-        groups.setdefault((image.shape, tuple(samples[i].ori_shape[:2])), []).append(i)
     found: list[Any] = [None] * len(samples)
-    for places in groups.values():
+    for places in of_one_size(inputs, samples):
         some = {"inputs": [inputs[i] for i in places], "data_samples": [samples[i] for i in places]}
         with torch.inference_mode():
             for i, one in zip(places, side.model.test_step(some), strict=True):
@@ -221,12 +219,3 @@ def _judge(config: Config, meta: Mapping[str, Any]) -> Evaluator:
     judge = Evaluator([repaired(part) for part in parts])
     judge.dataset_meta = dict(meta)
     return judge
-
-
-def _scale(config: Config) -> tuple[int, int] | None:
-    for step in sections.walk(config.test_dataloader):
-        if str(step.get("type")).rpartition(".")[2] in image_sizes.RESIZING:
-            scale = step.get("scale")
-            if isinstance(scale, list | tuple) and len(scale) == 2:
-                return max(scale), min(scale)
-    return None

@@ -1,6 +1,6 @@
 """A file of a model in the place of the model: the same batches in, the same samples out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,14 @@ from swin_dense.errors import InputError
 from swin_dense.export.sessions import Session
 
 LEAST = 33  # sides of an image in pixels; smaller ones have maps of one cell or less
+
+
+def of_one_size(inputs: Sequence[Tensor], samples: Sequence[Any]) -> list[list[int]]:
+    """Return the places of images that have one size, before and after they were resized."""
+    groups: dict[Any, list[int]] = {}
+    for place, (image, sample) in enumerate(zip(inputs, samples, strict=True)):
+        groups.setdefault((image.shape, tuple(sample.ori_shape[:2])), []).append(place)
+    return list(groups.values())
 
 
 class FileModel(nn.Module):
@@ -51,15 +59,14 @@ class FileModel(nn.Module):
     def test_step(self, data: Mapping[str, Any]) -> list[Any]:
         """Return a sample for each image; images of one size are computed at once."""
         inputs, samples = list(data["inputs"]), list(data["data_samples"])
-        groups: dict[Any, list[int]] = {}
-        for place, (image, sample) in enumerate(zip(inputs, samples, strict=True)):
-            groups.setdefault((image.shape, tuple(sample.ori_shape[:2])), []).append(place)
-        for (shape, size), places in groups.items():
-            if min(shape[1:]) < LEAST:
+        for places in of_one_size(inputs, samples):
+            height, width = inputs[places[0]].shape[1:]
+            size = tuple(samples[places[0]].ori_shape[:2])
+            if min(height, width) < LEAST:
                 raise InputError(
-                    f"an image of {shape[2]}x{shape[1]} pixels, as the model sees it, is smaller "
-                    f"than the {LEAST}x{LEAST} that this file takes. Enlarge it, or ask for a "
-                    "larger image scale."
+                    f"an image of {width}x{height} pixels, as the model sees it, is smaller than "
+                    f"the {LEAST}x{LEAST} that this file takes. Enlarge it, or ask for a larger "
+                    "image scale."
                 )
             some = {
                 "inputs": [inputs[i] for i in places],

@@ -26,7 +26,7 @@ from swin_dense.openmmlab.engine import grid as grids
 from swin_dense.openmmlab.engine.blending import Blend, kind_of_labels
 from swin_dense.openmmlab.engine.grid import Grid
 from swin_dense.openmmlab.engine.seams import Found, Seams
-from swin_dense.openmmlab.settings import sections
+from swin_dense.openmmlab.settings import image_sizes, sections
 from swin_dense.report.masks import Crop, Masks
 from swin_dense.report.results import Instances, LabelMap
 from swin_dense.task import Task
@@ -96,13 +96,8 @@ def _warn(text: str) -> None:
 
 def usual_tile(config: Config) -> int:
     """Return the side of the square that the config's scale leaves as it is."""
-    for step in sections.walk((config.get("test_dataloader") or {}).get("dataset")):
-        scale = step.get("scale")
-        if isinstance(scale, tuple | list) and all(isinstance(side, int) for side in scale):
-            return min(scale)
-        if isinstance(scale, int):
-            return scale
-    return TILE
+    scale = image_sizes.test_scale(config)
+    return min(scale) if scale else TILE
 
 
 class _Look:

@@ -81,8 +81,8 @@ def find(
     else:
         found = _named_config(config, options, say)
         asked = image_scale or any("pipeline" in key for key in options)
-        trained_at = carried and _test_scale(carried)
-        stated = _test_scale(found)
+        trained_at = carried and image_sizes.test_scale(carried)
+        stated = image_sizes.test_scale(found)
         if trained_at and stated != trained_at and not asked:
             image_scale = trained_at
             say(
@@ -208,17 +208,6 @@ def _no_config(checkpoint: Checkpoint) -> Config:
         f"checkpoint: {checkpoint.source} does not carry the config it was trained with, as those "
         f"of our runs do. Name a config as well.{hint}"
     )
-
-
-def _test_scale(config: Config) -> tuple[int, int] | None:
-    """Return the (longer, shorter side) that test images are fitted into, if it is one."""
-    for step in sections.walk(config.get("test_dataloader") or {}):
-        if str(step.get("type")).rpartition(".")[2] in image_sizes.RESIZING:
-            scale = step.get("scale")
-            pair = isinstance(scale, list | tuple) and len(scale) == 2
-            if pair and all(isinstance(side, int) for side in scale):
-                return max(scale), min(scale)
-    return None
 
 
 def _sides(scale: tuple[int, int] | None) -> str:

@@ -158,3 +158,14 @@ def _largest(sizes: Iterable[Any]) -> Size | None:
     """Return the largest of each side by itself; None only if all are."""
     known = [size for size in sizes if size]
     return (max(s[0] for s in known), max(s[1] for s in known)) if known else None
+
+
+def test_scale(config: Config) -> tuple[int, int] | None:
+    """Return the (longer, shorter side) that test images are fitted into, if it is one."""
+    for step in sections.walk(config.get("test_dataloader") or {}):
+        if str(step.get("type")).rpartition(".")[2] in RESIZING:
+            scale = step.get("scale")
+            pair = isinstance(scale, list | tuple) and len(scale) == 2
+            if pair and all(isinstance(side, int) for side in scale):
+                return max(scale), min(scale)
+    return None
