@@ -32,10 +32,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=["grid", "gather"],
         default="grid",
         help="how deformable attention reads maps: by GridSample, or by gathering the four cells "
-        "around a point, which TensorRT needs (grid)",
+        "around a point, for runtimes whose GridSample differs (grid)",
     )
     parser.add_argument(
-        "--images", type=options.positive, metavar="N", help="look at the first N images (all)"
+        "--images",
+        type=options.positive,
+        metavar="N",
+        help="look at the first N images; AP counts objects of the others as missed (all)",
     )
     parser.add_argument(
         "--max-loss",

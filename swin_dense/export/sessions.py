@@ -65,13 +65,12 @@ def package(name: str) -> Any:
         ) from error
 
 
-def open_file(path: str | Path, device: str = "cpu", threads: int = 0) -> Session:
-    """Open the file of a model.
+def open_file(path: str | Path, device: str = "cpu") -> Session:
+    """Open the file of a model; it computes in as many threads as torch does.
 
     Args:
-        path: ending in .onnx, .xml (OpenVINO) or .torchscript.
+        path: its suffix, one of READERS, says what reads it.
         device: "cpu" or "cuda"; OpenVINO computes on processors.
-        threads: that compute; 0 for as many as the runtime takes.
 
     Raises:
         InputError: there is no such file, none of ours, or its runtime is not installed.
@@ -79,7 +78,7 @@ def open_file(path: str | Path, device: str = "cpu", threads: int = 0) -> Sessio
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"checkpoint: there is no file {path}.")
-    about, run = READERS[path.suffix](path, device, threads)
+    about, run = READERS[path.suffix](path, device)
     if about is None:
         raise InputError(
             f"{path}: it does not say which classes it knows and how images are prepared for it. "
@@ -88,10 +87,10 @@ def open_file(path: str | Path, device: str = "cpu", threads: int = 0) -> Sessio
     return Session(path, about, run)
 
 
-def _onnx(path: Path, device: str, threads: int) -> tuple[Any, Run]:
+def _onnx(path: Path, device: str) -> tuple[Any, Run]:
     runtime = package("onnxruntime")
     asked = runtime.SessionOptions()
-    asked.intra_op_num_threads = threads
+    asked.intra_op_num_threads = torch.get_num_threads()
     asked.log_severity_level = 3
     kinds = ["CPUExecutionProvider"]
     if device.startswith("cuda"):
@@ -115,15 +114,14 @@ def _onnx(path: Path, device: str, threads: int) -> tuple[Any, Run]:
     return said and json.loads(said), run
 
 
-def _openvino(path: Path, device: str, threads: int) -> tuple[Any, Run]:
+def _openvino(path: Path, device: str) -> tuple[Any, Run]:
     openvino = package("openvino")
     if device != "cpu":
         raise InputError(f"device {device}: OpenVINO's files run on the processor. Leave it out.")
     core = openvino.Core()
     # It would take 16 bits where the processor has products of them, without a word.
     how = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        how["INFERENCE_NUM_THREADS"] = str(threads)
+    how["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
     try:
         model = core.read_model(str(path))
         said = model.get_rt_info(ABOUT).value if model.has_rt_info(ABOUT) else None
@@ -141,7 +139,7 @@ def _openvino(path: Path, device: str, threads: int) -> tuple[Any, Run]:
     return said and json.loads(said), run
 
 
-def _torchscript(path: Path, device: str, threads: int) -> tuple[Any, Run]:
+def _torchscript(path: Path, device: str) -> tuple[Any, Run]:
     importlib.import_module(OURS)
     held = {ABOUT: ""}
     try:
@@ -151,7 +149,7 @@ def _torchscript(path: Path, device: str, threads: int) -> tuple[Any, Run]:
     return json.loads(held[ABOUT] or "null"), _of_torch(module, device)
 
 
-def _exported(path: Path, device: str, threads: int) -> tuple[Any, Run]:
+def _exported(path: Path, device: str) -> tuple[Any, Run]:
     importlib.import_module(OURS)
     held = {ABOUT: ""}
     if device != "cpu":

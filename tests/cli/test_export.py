@@ -1,10 +1,13 @@
 """The command that writes files: what it finds equal, and what it refuses."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
+from conftest import ROOT
 from peers import peer
 
 import swin_dense
@@ -67,6 +70,39 @@ def test_the_commands_take_a_file(written, small_shapes, tmp_path, capsys):
     assert predict.main([images, str(out), *others]) == MISTAKE
     assert test.main([str(out), "--data-root", str(small_shapes.root)]) == MISTAKE
     assert "name the checkpoint that it was made of" in capsys.readouterr().err
+
+
+def test_a_file_runs_on_the_processor_unless_asked(written, monkeypatch):
+    _, _, out = written
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert swin_dense.load(out).device.type == "cpu"
+
+
+def test_the_lines_of_the_docs_without_this_package(written, small_shapes, tmp_path, monkeypatch):
+    """What docs/export.md shows finds what `load` finds in the file."""
+    _, _, out = written
+    photo = next(small_shapes.image_dir("val").iterdir())
+    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())  # OpenCV asks the content
+    shutil.copy(out, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(
+        r"```python\n(import cv2.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL
+    )
+    names = {}
+    exec(block, names)
+    images = []
+    real = sessions.Session.__call__
+
+    def noted(self, image, size):
+        images.append(image)
+        return real(self, image, size)
+
+    monkeypatch.setattr(sessions.Session, "__call__", noted)
+    file = swin_dense.load("model.onnx")
+    file.predict("photo.jpg")
+    assert names["image"].transpose(2, 0, 1).shape == images[0].shape[1:]
+    np.testing.assert_allclose(names["image"].transpose(2, 0, 1), images[0][0], atol=1e-5)
+    assert len(names["found"]) == len(names["about"]["outputs"])
 
 
 def coarse(images):

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SAMPLINGS = ("grid", "gather")
 Sizes = Sequence[tuple[int, int]]  # height and width of each map, numbers or symbols of a trace
 
 
@@ -105,10 +104,8 @@ def _deformable(sampling: str) -> Callable[..., Tensor]:
         for level, (height, width) in enumerate(spatial_shapes):
             centre = reference_points[:, :, None, level, None, :]  # (B, Q, 1, 1, 2 or 4)
             if reference_points.shape[-1] == 2:
-                side = offsets.new_tensor([1.0, 1.0]) / torch.stack(
-                    [offsets.new_tensor(float(1)) * width, offsets.new_tensor(float(1)) * height]
-                )
-                place = centre + offsets[:, :, :, level] * side
+                across, down = offsets[:, :, :, level].unbind(-1)
+                place = centre + torch.stack([across / width, down / height], -1)
             else:
                 reach = centre[..., 2:] * (0.5 / points)
                 place = centre[..., :2] + offsets[:, :, :, level] * reach

@@ -8,13 +8,14 @@ from swin_dense.export.graphs import choice
 from swin_dense.openmmlab.engine import trained
 from swin_dense.openmmlab.engine.file_model import FileModel
 from swin_dense.openmmlab.engine.predictor import Predictor
-from swin_dense.openmmlab.settings import sections
+from swin_dense.openmmlab.settings import image_sizes
 
 
 def write(model: Predictor, path: Path, sampling: str = "grid") -> None:
     """Write a model.
 
     Args:
+        model: on the processor.
         path: its suffix says which format; one of formats.SUFFIXES.
         sampling: how deformable attention reads maps: "grid" or "gather".
 
@@ -23,9 +24,8 @@ def write(model: Predictor, path: Path, sampling: str = "grid") -> None:
     """
     if isinstance(model.model, FileModel):
         raise InputError(f"{model.weights['file']}: it is a file already. Name a checkpoint.")
-    resizing = [
-        step for step in sections.walk(model.config.test_dataloader) if "keep_ratio" in step
-    ]
+    if model.device.type != "cpu":
+        raise InputError("device: a model is written from the processor. Load it on 'cpu'.")
     about = {
         "format": 1,
         "task": model.task.value,
@@ -34,12 +34,11 @@ def write(model: Predictor, path: Path, sampling: str = "grid") -> None:
         "weights": model.weights,
         "config": trained.write_config(model.config),
         "preparation": {
-            "fitted_into": [list(step["scale"]) for step in resizing if step.get("scale")],
+            "fitted_into": image_sizes.test_scale(model.config),
             **{
                 key: model.config.model.data_preprocessor.get(key)
                 for key in ("mean", "std", "bgr_to_rgb")
             },
         },
     }
-    graph = choice.graph(model.model).to("cpu")
-    formats.write(graph, path, about, sampling)
+    formats.write(choice.graph(model.model), path, about, sampling)

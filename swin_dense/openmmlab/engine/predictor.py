@@ -64,7 +64,8 @@ def load(
         config: a config's name, path or object; or the folder of a run, for its last checkpoint,
             or a checkpoint, or a file of tools/export.py, where that is all there is.
         weights: a checkpoint: a path, an address, or the folder of a run.
-        device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", ...; a GPU if there is one. A file of tools/export.py runs
+            on the processor unless told otherwise.
         image_scale: (longer, shorter side) in pixels that images are fitted into; that of the
             checkpoint, else of the config.
         options: changes of the config, dotted key -> value.
@@ -74,11 +75,11 @@ def load(
         InputError: there is no such config or checkpoint, they do not fit one another, the
             checkpoint names no classes, or the device or its precision cannot be used.
     """
-    device = _usable(device)
     file = config if weights is None else weights
     if isinstance(file, str | Path) and Path(file).suffix in sessions.READERS:
         with _LOADING:
-            return _of_file(Path(file), device, image_scale, options, precision)
+            return _of_file(Path(file), device or "cpu", image_scale, options, precision)
+    device = _usable(device)
     with _LOADING:
         found, checkpoint = trained.find(config, weights, options, image_scale)
         return Predictor(found, checkpoint, device, precision)
@@ -234,9 +235,9 @@ class Predictor:
     ) -> Instances | LabelMap:
         """Find what is in an image that is too large to be looked at, or held, as a whole.
 
-        Overlapping tiles are looked at, and what they show is made one result, of which the tiles
-        cannot be told: objects cut by a border are put together by their masks, label maps are
-        blended. `docs/large_images.md` says how, and what memory it takes.
+        Overlapping tiles are looked at, and what they show is made one result: objects cut by a
+        border are put together by their masks, label maps are blended. `docs/large_images.md` says
+        how, what memory it takes, and how much the place of the tiles still decides.
 
         Args:
             path: TIFF, BigTIFF, PNG, JPEG, ...

@@ -123,7 +123,7 @@ def test_a_file_finds_what_its_model_finds(name, tmp_path):
     config, model = built(name)
     path = tmp_path / "model.onnx"
     formats.write(choice.graph(model), path, {}, sampling="gather")
-    same(config, model, FileModel(sessions.open_file(path, threads=1), config))
+    same(config, model, FileModel(sessions.open_file(path), config))
 
 
 def same(config, model, file):
