@@ -6,11 +6,18 @@ taken for a fault of ours and keeps its traceback.
 """
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """A value, name or file content the user can mend."""
+    """A value, name or file content the user can mend.
+
+    Attributes:
+        iterations: that a training had made when it ended so; None before one began.
+    """
+
+    iterations: int | None = None
 
 
 class MissingInputError(InputError, FileNotFoundError):
@@ -18,6 +25,20 @@ class MissingInputError(InputError, FileNotFoundError):
 
     def __str__(self) -> str:  # OSError would format its arguments as errno and file name
         return str(self.args[0]) if self.args else ""
+
+
+class StoppedError(KeyboardInterrupt):
+    """A signal that asks this process to end; what is half done is cleared away, as for Ctrl-C.
+
+    Attributes:
+        signal: that asked.
+        saved: what was written so that the work can go on, a part of a sentence; "" if nothing.
+    """
+
+    def __init__(self, number: int, saved: str = "") -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+        self.saved = saved
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ mmengine imports this file by its name the first time it meets `type="swin_dense
 
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
@@ -28,6 +29,7 @@ METRICS = Registry("metric", parent=ROOT_METRICS, scope=_SCOPE, locations=_GLUE)
 OPTIM_WRAPPERS = Registry("optimizer wrapper", parent=ROOT_WRAPPERS, scope=_SCOPE, locations=_GLUE)
 RUNNERS = Registry("runner", parent=ROOT_RUNNERS, scope=_SCOPE, locations=_GLUE)
 HOOKS = Registry("hook", parent=ROOT_HOOKS, scope=_SCOPE, locations=_GLUE)
+LOOPS = Registry("loop", parent=ROOT_LOOPS, scope=_SCOPE, locations=_GLUE)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor", parent=ROOT_CONSTRUCTORS, scope=_SCOPE, locations=_GLUE
 )

@@ -7,6 +7,7 @@ import functools
 import io
 import locale
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from swin_dense.errors import InputError
+from swin_dense.errors import InputError, StoppedError
 
 # The disk or its owner says no; every other error of the system may be a fault of ours.
 NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -40,8 +41,11 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
                 require_home()
                 return body(options) or 0
         except InputError as error:
-            if first_process():
-                print(f"error: {worded(message(error), parser)}", file=sys.stderr, flush=True)
+            # What comes before a training is the same in all processes.
+            if first_process() or error.iterations is not None:
+                who = "" if first_process() else f"rank {_rank()}: "
+                text = worded(message(error), parser)
+                print(f"error: {who}{text}", file=sys.stderr, flush=True)
             return MISTAKE
         except OSError as error:
             if error.errno not in NO_PLACE:
@@ -49,21 +53,21 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
             print(f"error: {error.filename or 'writing'}: {error.strerror}.", file=sys.stderr)
             return MISTAKE
         except StoppedError as error:
-            print(f"stopped by {error.signal.name}{_how_on(parser)}", file=sys.stderr, flush=True)
-            return 128 + error.signal
+            if not error.saved:
+                text = f"stopped by {error.signal.name}{_how_on(parser)}"
+            else:
+                text = f"stopped by {error.signal.name}: {error.saved}; to go on:\n  "
+                text += _again(parser, arguments)
+            if first_process():
+                print(text, file=sys.stderr, flush=True)
+            if error.signal == signal.SIGINT:
+                return INTERRUPTED
+            return 128 + (signal.SIGTERM if error.saved else error.signal)
         except KeyboardInterrupt:
             print(f"interrupted{_how_on(parser)}", file=sys.stderr, flush=True)
             return INTERRUPTED
 
     return run
-
-
-class StoppedError(KeyboardInterrupt):
-    """A signal that asks this process to end; what is half done is cleared away, as for Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
 
 
 @contextlib.contextmanager
@@ -97,6 +101,18 @@ def _how_on(parser: argparse.ArgumentParser) -> str:
     """Say how to go on, if the command can."""
     can = any(action.dest == "resume" for action in parser._actions)
     return "; --resume goes on from the last checkpoint" if can else ""
+
+
+def _again(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> str:
+    """Return the command that goes on from what was saved."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--resume" in given:
+        place = given.index("--resume")
+        value = given[place + 1 : place + 2]
+        del given[place : place + 1 + bool(value and not value[0].startswith("--"))]
+    given = [one for one in given if not one.startswith("--resume=")]
+    start = "python " if parser.prog.endswith(".py") else ""
+    return start + shlex.join([*parser.prog.split(), given[0], "--resume", *given[1:]])
 
 
 def accept_any_text() -> None:
@@ -142,17 +158,24 @@ def ignore_what_they_mean() -> None:
 
 def first_process() -> bool:
     """Return whether this process speaks and writes for all of a distributed run."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
+    return _rank() == 0
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
 
 
 @contextlib.contextmanager
 def work_dir(path: Path, keep: str = "*.pth") -> Iterator[None]:
-    """Remove the folder after a failing command that made it, if nothing in it is worth keeping."""
+    """Remove the folder after a failing command that made it, if nothing ran in it.
+
+    A training that made an iteration keeps its log, whatever ended it.
+    """
     fresh = not path.exists()
     try:
         yield
-    except InputError:
-        if fresh and not any(path.glob(keep)):
+    except InputError as error:
+        if fresh and first_process() and not error.iterations and not any(path.glob(keep)):
             shutil.rmtree(path, ignore_errors=True)
         raise
 

@@ -85,15 +85,13 @@ def _train(asked: argparse.Namespace) -> None:
         asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"
     )
     config.launcher = asked.launcher
-    randomness = dict(config.get("randomness") or {})
-    if asked.seed is not None or randomness.get("seed") is None:
-        randomness["seed"] = asked.seed or 0
-    config.randomness = randomness
+    _resume(config, asked)
+    _seed(config, asked.seed)
     files.require_place(config.work_dir, "--work-dir")
     splits = ("train",) if asked.no_val else ("train", "val")
     resumed = Path(asked.resume).parent if asked.resume not in (None, "latest") else None
     share = whole_sets.Share(
-        asked.val_share, randomness["seed"], Path(config.work_dir),
+        asked.val_share, config.randomness.seed, Path(config.work_dir),
         resumed or (Path(config.work_dir) if asked.resume else None),
     )  # fmt: skip
     for line in places.complete_data(
@@ -114,15 +112,6 @@ def _train(asked: argparse.Namespace) -> None:
         config.auto_scale_lr.enable = False
     elif not config.get("auto_scale_lr"):
         _say("learning rate: as stated, the config names no recipe batch (auto_scale_lr)")
-    if asked.load_from:
-        config.load_from = asked.load_from
-    if asked.resume:
-        config.resume = True
-        config.load_from = _checkpoint(asked.resume, Path(config.work_dir))
-    elif config.get("resume") and not config.get("load_from"):
-        config.load_from = _last(Path(config.work_dir))
-        config.resume = config.load_from is not None
-        _say(f"resume: {config.load_from or 'no checkpoint in the work dir, a new run'}")
     if asked.extend:
         if not config.get("resume"):
             raise InputError(
@@ -168,23 +157,45 @@ def _balance(config: "Config", asked: argparse.Namespace) -> None:
         _say(line)
 
 
-def _checkpoint(asked: str, folder: Path) -> str:
-    """Return the file to resume from: the one named, else the last one of the work dir."""
-    if asked != "latest":
-        return asked
-    last = _last(folder)
-    if last is None:
-        raise InputError(
-            f"--resume: {folder} holds no checkpoint to go on from. Name one with --resume PATH, "
-            "or leave --resume out to start anew."
-        )
-    return last
+def _resume(config: "Config", asked: argparse.Namespace) -> None:
+    """State which checkpoint the run goes on from, or starts from."""
+    from swin_dense.openmmlab.engine import run_folder
+
+    folder = Path(config.work_dir)
+    if asked.load_from:
+        config.load_from = asked.load_from
+    if asked.resume:
+        config.resume = True
+        config.load_from = asked.resume
+        if asked.resume == "latest":
+            last = run_folder.newest(folder, _say)
+            if last is None:
+                raise InputError(
+                    f"--resume: {folder} holds no checkpoint to go on from. Name one with "
+                    "--resume PATH, or leave --resume out to start anew."
+                )
+            config.load_from = str(last)
+    elif config.get("resume") and not config.get("load_from"):
+        last = run_folder.newest(folder, _say)
+        config.resume = last is not None
+        config.load_from = last and str(last)
+        _say(f"resume: {last or 'no checkpoint in the work dir, a new run'}")
 
 
-def _last(folder: Path) -> str | None:
-    """Return the last checkpoint that a run in the work dir wrote, if there was one."""
-    note = folder / "last_checkpoint"
-    return str(folder / Path(note.read_text().strip()).name) if note.is_file() else None
+def _seed(config: "Config", asked: int | None) -> None:
+    """Set the seed: the one asked for, that of the resumed run, the config's, else 0."""
+    from swin_dense.openmmlab.engine import weights
+
+    seed = dict(config.get("randomness") or {}).get("seed") if asked is None else asked
+    if config.get("resume"):
+        before = weights.read(config.load_from).get("meta", {}).get("seed")
+        if asked is not None and before is not None and before != asked:
+            raise InputError(
+                f"--seed {asked}: the run of {config.load_from} has the seed {before}, and so has "
+                "what goes on from it. Leave --seed out."
+            )
+        seed = seed if before is None else before
+    config.randomness = {**(config.get("randomness") or {}), "seed": seed or 0}
 
 
 def _say(text: str) -> None:

@@ -24,14 +24,17 @@ def broken(tmp_path, small_shapes):
     return Path(shutil.copytree(small_shapes.root, tmp_path / "set"))
 
 
-def refused(capsys, work, main, *arguments):
-    """Run a command that must fail; the message it prints, after checking what it leaves."""
+def refused(capsys, work, main, *arguments, ran=False):
+    """Run a command that must fail; the message it prints, after checking what it leaves.
+
+    A run that made iterations keeps its log.
+    """
     status = main([str(a) for a in arguments])
     printed = capsys.readouterr()
     assert status == MISTAKE, printed.out
     assert sum(line.startswith("error: ") for line in printed.err.splitlines()) == 1
     assert "Traceback" not in printed.err + printed.out
-    assert not work.exists()
+    assert any(work.glob("*/*.log")) if ran else not work.exists()
     return printed.err
 
 
@@ -294,7 +297,7 @@ def test_a_loss_that_is_no_number_stops_the_run(capsys, tmp_path, small_shapes):
     arguments = [SEGMENTATION, "--data-root", small_shapes.root, "--work-dir", work, "--no-val"]
     arguments += ["--max-iters", 20, *SMALL, "optim_wrapper.optimizer.lr=1e30"]
     arguments += ["optim_wrapper.clip_grad=None"]
-    text = refused(capsys, work, train.main, *arguments)
+    text = refused(capsys, work, train.main, *arguments, ran=True)
     assert "no longer a finite number" in text
     assert "decode.loss_ce" in text
 

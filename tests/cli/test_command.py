@@ -23,7 +23,7 @@ from swin_dense.cli.command import (
     worded,
     work_dir,
 )
-from swin_dense.errors import InputError, MissingInputError
+from swin_dense.errors import InputError, MissingInputError, StoppedError
 
 
 def ended(body, *words):
@@ -179,3 +179,27 @@ def test_a_signal_to_end_clears_up_and_says_how_to_go_on(tmp_path, capsys, monke
     assert list(tmp_path.iterdir()) == []
     said = capsys.readouterr().err
     assert said == f"stopped by {number.name}; --resume goes on from the last checkpoint\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "again"),
+    [
+        (["a b.py", "--max-iters", "3"], "'a b.py' --resume --max-iters 3"),
+        (["c.py", "--resume", "w/iter_2.pth", "--seed=1"], "c.py --resume --seed=1"),
+        (["c.py", "--resume=w/iter_2.pth"], "c.py --resume"),
+        (["c.py", "--resume", "--seed=1"], "c.py --resume --seed=1"),
+    ],
+)
+def test_a_run_that_a_signal_ended_is_taken_up_by_the_line_it_prints(capsys, given, again):
+    def body(asked):
+        raise StoppedError(signal.SIGUSR1, "iteration 2 is saved as w/iter_2.pth")
+
+    parser = options.parser("tools/train.py", "")
+    parser.add_argument("config")
+    parser.add_argument("--resume", nargs="?", const="latest")
+    parser.add_argument("--max-iters")
+    parser.add_argument("--seed")
+    assert command(body, parser)(given) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "stopped by SIGUSR1: iteration 2 is saved as w/iter_2.pth; to go on:"
+    assert said[1] == f"  python tools/train.py {again}"

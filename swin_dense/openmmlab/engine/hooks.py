@@ -122,6 +122,8 @@ class PlainCheckpoint(Hook):
             checkpoint[part] = _plain(checkpoint[part])
         if records := getattr(runner, "weights_record", None):
             checkpoint["meta"]["weights"] = records
+        if left_off := getattr(runner, "left_off", None):
+            checkpoint.update(left_off())
         checkpoint["meta"]["config"] = trained.write_config(runner.cfg)
 
 

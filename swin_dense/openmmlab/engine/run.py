@@ -1,5 +1,6 @@
 """Train and test a complete config: build the runner, start it from the asked weights, report."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.data.metrics import table_name
-from swin_dense.openmmlab.engine import trained
+from swin_dense.openmmlab.engine import ends, run_folder, trained
 from swin_dense.openmmlab.engine.reporting import Watch
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare, warms_up
 from swin_dense.openmmlab.engine.torch_errors import explained
@@ -168,6 +169,7 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
 
     Raises:
         InputError: the config cannot be run, or the weights do not fit.
+        StoppedError: a signal asked the run to end, and it is saved.
     """
     backbone = config.model.get("backbone")
     if backbone is None and (pretrained or config.get("pretrained")):
@@ -191,11 +193,18 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
             "backbone: random weights. The papers start from ImageNet weights; give them as "
             "`pretrained` to come near their results."
         )
-    with explained():
+    with explained(), contextlib.ExitStack() as stack:
+        if int(os.environ.get("RANK", 0)) == 0:
+            stack.enter_context(run_folder.owned(Path(config.work_dir)))
         runner = _runner(config)
-        runner.train()
-    if runner.rank == 0:
-        _write_half(runner)
+        runner.register_hook(stack.enter_context(ends.listening()))
+        try:
+            runner.train()
+        except InputError as error:
+            error.iterations = runner.iter
+            raise
+        if runner.rank == 0:
+            _write_half(runner)
     return Path(runner.work_dir)
 
 

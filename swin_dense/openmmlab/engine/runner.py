@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import master_only
+from mmengine.dist import all_gather_object
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
@@ -18,7 +18,15 @@ from torch.utils.data import DataLoader
 
 from swin_dense.checkpoints import files, ledger
 from swin_dense.errors import InputError
-from swin_dense.openmmlab.engine import parameters, weights, workers
+from swin_dense.openmmlab.engine import (
+    draws,
+    generators,
+    loops,
+    parameters,
+    saving,
+    weights,
+    workers,
+)
 from swin_dense.openmmlab.engine.parameters import short
 from swin_dense.openmmlab.settings import building, readers
 from swin_dense.registry import RUNNERS
@@ -44,6 +52,9 @@ class DenseRunner(Runner):
     def __init__(self, *args: Any, **kwargs: Any):
         self.earlier_weights: list[dict[str, Any]] = []  # of the run that this one resumes
         self._batch = 0  # images of a step of the optimizer, in all processes; set by scale_lr
+        self._left: dict[str, Any] = {}  # of the resumed checkpoint: what take_up restores
+        self.generator_states: list[generators.State] = []  # of each process, for a checkpoint
+        self._evaluating: list[generators.State] | None = None  # the same before an evaluation
         super().__init__(*args, **kwargs)
         self._console(logging.INFO)
 
@@ -86,9 +97,71 @@ class DenseRunner(Runner):
             return super().build_evaluator([repaired(part) for part in evaluator])
         return super().build_evaluator(repaired(evaluator))
 
-    @master_only
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the loop, mmengine's as ours, over images whose order a resumed run can enter."""
+        built = super().build_train_loop(loops.with_ours(loop))
+        draws.enter(built.dataloader, self.seed or 0)
+        return built
+
+    def register_default_hooks(self, hooks: Any = None) -> None:
+        """Register the hooks that every run has."""
+        super().register_default_hooks(saving.with_ours(hooks))
+
+    def left_off(self) -> dict[str, Any]:
+        """Return what take_up restores: each process' generators, and gradients half gathered."""
+        wrapper, gradients = self.optim_wrapper, {}
+        if wrapper._inner_count % wrapper._accumulative_counts:
+            for name, parameter in bare(self.model).named_parameters():
+                if parameter.grad is not None:
+                    gradients[name] = parameter.grad.cpu()
+        return {"generators": self.generator_states, "gradients": gradients}
+
+    def take_up(self) -> None:
+        """Have generators and half gathered gradients be what they were at the checkpoint."""
+        kept, self._left = self._left, {}
+        states = kept.get("generators", [])
+        if len(states) == self.world_size:
+            generators.restore(states[self.rank])
+        elif states:
+            self.logger.warning(
+                f"`resume`: the checkpoint is of {len(states)} processes, this run has "
+                f"{self.world_size}. The order of the images goes on; random numbers of the model "
+                "(dropped paths, sampled boxes) begin anew, so losses are not those of that run."
+            )
+        for name, parameter in bare(self.model).named_parameters():
+            if name in kept.get("gradients", {}):
+                parameter.grad = kept["gradients"][name].to(parameter.device)
+
+    def evaluate(self) -> None:
+        """Evaluate between two iterations; a run that is left meanwhile can be taken up."""
+        self._evaluating = all_gather_object(generators.state())
+        self.val_loop.run()
+        self._evaluating = None
+
+    def save_to_go_on(self, done: int) -> str:
+        """Save a run that is left after `done` iterations; return where, for a sentence.
+
+        The next checkpoint of the resumed run replaces the file.
+        """
+        name = f"iter_{done}.pth"
+        if self.message_hub.runtime_info.get("saved_at") == done:
+            return f"iteration {done} is saved in {self.work_dir}"
+        self.message_hub.update_info(saving.LEFT, name)
+        meta = {"iter": done, "epoch": self.epoch}
+        self.save_checkpoint(self.work_dir, name, meta=meta, by_epoch=False)
+        return f"iteration {done} is saved as {Path(self.work_dir) / name}"
+
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Write a local file beside its place and move it there when it is complete."""
+        """Write a local file beside its place and move it there when it is complete.
+
+        All processes call this, the first one writes.
+        """
+        self.generator_states = self._evaluating or all_gather_object(generators.state())
+        done = (kwargs.get("meta") or {}).get("iter")
+        done = self.iter + (not kwargs.get("by_epoch", True)) if done is None else done
+        self.message_hub.update_info("saved_at", done)
+        if self.rank != 0:
+            return
         if "://" in out_dir or kwargs.get("backend_args") or kwargs.get("file_client_args"):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
@@ -303,6 +376,7 @@ class DenseRunner(Runner):
             other_classes=not whole and self._knows_other_classes(checkpoint),
         )
         if self._resume:
+            self._left = {k: checkpoint[k] for k in ("generators", "gradients") if k in checkpoint}
             self.earlier_weights = checkpoint["meta"].get("weights") or []
         self._record_weights()
         self._has_loaded = True

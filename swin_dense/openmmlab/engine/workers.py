@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from swin_dense.errors import InputError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+GRACE = 30  # seconds that a process goes on loading data after it was asked to end
 FULL = (
     "data loading: shared memory (/dev/shm), through which data loading processes hand over their "
     "batches, is full. Enlarge it (docker's options shm-size=8g or ipc=host), load fewer images at "
@@ -45,6 +46,12 @@ def _begin(parent: int, then: Callable[[int], None] | None, worker: int) -> None
         # It may have ended before; a fork server stands between the two.
         if os.getppid() != parent and multiprocessing.get_start_method() != "forkserver":
             os._exit(1)
+    # Signals are for the run, which still needs this process for the iteration it is in.
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
     if then is not None:
         then(worker)
 

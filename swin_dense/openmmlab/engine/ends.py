@@ -1,0 +1,109 @@
+"""Signals that ask a training to end: it saves after the iteration it is in, and leaves.
+
+A batch system sends SIGTERM (or, if asked, SIGUSR1) before its time limit, a closed terminal
+SIGHUP, Ctrl-C SIGINT. A second signal ends the process at once. Of several processes all leave
+after the same iteration, which they agree on.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+from torch import distributed
+
+from swin_dense.errors import StoppedError
+
+NUMBERS = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
+    if hasattr(signal, name)
+]
+GRACE = 20  # seconds that one of several processes waits for the others
+
+
+class Leave(Hook):
+    """Save and raise StoppedError once a signal has come, after the iteration or in an evaluation.
+
+    It runs last, so that what other hooks do after an iteration is in the checkpoint.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        self.asked: int = 0
+        self._group: Any = None
+        self._pending: tuple[Any, torch.Tensor] | None = None
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if number := self._agreed():
+            self._end(runner, number, runner.iter + 1)
+
+    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if not self.asked:
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):  # an evaluation is of the average
+                hook._swap_ema_parameters()
+        self._end(runner, self.asked, runner.iter)
+
+    def _end(self, runner: Any, number: int, done: int) -> None:
+        raise StoppedError(number, runner.save_to_go_on(done))
+
+    def _agreed(self) -> int:
+        """Return the signal that came to any process, in all of them after the same iteration.
+
+        They ask one another in the background; the answer is known an iteration later.
+        """
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return self.asked
+        if self._group is None:
+            self._group = distributed.new_group(backend="gloo")
+        number = 0
+        if self._pending is not None:
+            self._pending[0].wait()
+            number = int(self._pending[1])
+        came = torch.tensor(self.asked)
+        work = distributed.all_reduce(came, distributed.ReduceOp.MAX, self._group, async_op=True)
+        self._pending = (work, came)
+        return number
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Leave]:
+    """Note the first signal in the hook that is given; a second one ends this process at once."""
+    hook, owner = Leave(), os.getpid()
+    kept: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process that loads data and has no handler of its own yet
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        hook.asked = number
+        for one in kept:
+            signal.signal(one, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        text = f"{name}: the run saves after this iteration and ends; a second signal ends it now\n"
+        with contextlib.suppress(OSError):
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
+        if distributed.is_available() and distributed.is_initialized():
+            timer = threading.Timer(GRACE, os._exit, [128 + signal.SIGTERM])
+            timer.daemon = True
+            timer.start()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in NUMBERS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stay so
+                kept[number] = signal.signal(number, note)
+    try:
+        yield hook
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""mmengine's two ways to train, entered where a checkpoint left them: the next iteration is the one
+that would have come."""
+
+from typing import Any
+
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import nn
+
+from swin_dense.openmmlab.engine import draws
+from swin_dense.registry import LOOPS
+
+OURS = {
+    "IterBasedTrainLoop": "swin_dense.IterationLoop",
+    "EpochBasedTrainLoop": "swin_dense.EpochLoop",
+}
+
+
+def with_ours(loop: Any) -> Any:
+    """Return the config of a training loop, mmengine's as ours; others stay as they are."""
+    if not isinstance(loop, dict):
+        return loop
+    kind = loop.get("type", "EpochBasedTrainLoop" if loop.get("by_epoch") else None)
+    if kind not in OURS:
+        return loop
+    return {**{k: v for k, v in loop.items() if k != "by_epoch"}, "type": OURS[kind]}
+
+
+@LOOPS.register_module()
+class IterationLoop(IterBasedTrainLoop):
+    """Train by iterations."""
+
+    def run(self) -> nn.Module:
+        """Train to the end; an evaluation that was due when the run was left comes first."""
+        runner = self.runner
+        runner.call_hook("before_train")
+        runner.call_hook("before_train_epoch")
+        batches = draws.endless(self.dataloader, self._iter)
+        runner.take_up()
+        if self._iter:
+            self._evaluate_if_due()
+        while self._iter < self._max_iters and not self.stop_training:
+            runner.model.train()
+            self.run_iter(next(batches))
+            self._evaluate_if_due()
+        runner.call_hook("after_train_epoch")
+        runner.call_hook("after_train")
+        return runner.model
+
+    def _evaluate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        if self.runner.val_loop is None or self._iter < self.val_begin:
+            return
+        if self._iter % self.val_interval == 0 or self._iter == self._max_iters:
+            self.runner.evaluate()
+
+
+@LOOPS.register_module()
+class EpochLoop(EpochBasedTrainLoop):
+    """Train by epochs."""
+
+    def run(self) -> nn.Module:
+        """Train to the end; an evaluation that was due when the run was left comes first."""
+        runner = self.runner
+        runner.call_hook("before_train")
+        if self._iter and not self._seen():
+            runner.take_up()
+            self._evaluate_if_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._evaluate_if_due()
+        runner.call_hook("after_train")
+        return runner.model
+
+    def run_epoch(self) -> None:
+        """Train the rest of an epoch."""
+        runner, seen = self.runner, self._seen()
+        runner.call_hook("before_train_epoch")
+        runner.model.train()
+        batches = draws.batches(self.dataloader, seen)
+        runner.take_up()
+        for place, batch in enumerate(batches, start=seen):
+            self.run_iter(place, batch)
+        runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def _seen(self) -> int:
+        """Return how many batches of this epoch were trained on, 0 if epochs had another length."""
+        seen = self._iter - self._epoch * len(self.dataloader)
+        return seen if 0 <= seen <= len(self.dataloader) else 0
+
+    def _evaluate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        if self.runner.val_loop is None or self._epoch < self.val_begin:
+            return
+        if self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs:
+            self.runner.evaluate()
