@@ -14,6 +14,7 @@ COMMANDS = (
     "browse-data",
     "doctor",
     "train",
+    "replay",
     "test",
     "compare",
     "image-demo",

@@ -12,7 +12,7 @@ from conftest import CONFIGS, SMALL
 from PIL import Image
 
 from swin_dense.checkpoints import files
-from swin_dense.cli import image_demo, test, train
+from swin_dense.cli import image_demo, replay, test, train
 from swin_dense.cli.command import MISTAKE
 
 DETECTION, SEGMENTATION = (str(CONFIGS[task]) for task in ("detection", "segmentation"))
@@ -298,8 +298,14 @@ def test_a_loss_that_is_no_number_stops_the_run(capsys, tmp_path, small_shapes):
     arguments += ["--max-iters", 20, *SMALL, "optim_wrapper.optimizer.lr=1e30"]
     arguments += ["optim_wrapper.clip_grad=None"]
     text = refused(capsys, work, train.main, *arguments, ran=True)
-    assert "no longer a finite number" in text
-    assert "decode.loss_ce" in text
+    assert "optim_wrapper.optimizer.lr" in text
+    (kept,) = work.glob("not_finite_*.pth")
+    assert replay.main([str(kept)]) == 0
+    there, here = capsys.readouterr().out.splitlines()[1:]
+    found = there.removeprefix("in the training: ")
+    assert f"{found} (images " in text
+    assert here == f"here: {found}"
+    assert replay.main([str(work / "upernet_swin_nano.py")]) == MISTAKE
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a run does beside training: log, stop at a broken loss, keep checkpoints plain."""
+"""What a run does beside training: log, count memory, keep checkpoints plain."""
 
 import resource
 import sys
@@ -9,14 +9,8 @@ import torch
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 
-from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import trained
 from swin_dense.registry import HOOKS
-
-REMEDY = (
-    "Lower optim_wrapper.optimizer.lr, add optim_wrapper.clip_grad.max_norm=1, or use bf16 "
-    "instead of fp16 (`amp`); then `resume` from the last checkpoint."
-)
 
 
 @HOOKS.register_module()
@@ -43,50 +37,6 @@ class Progress(LoggerHook):
 
     def _is_shown(self, batch_idx: int, batches: int) -> bool:
         return (batch_idx + 1) % max(1, batches // 5) == 0
-
-
-@HOOKS.register_module()
-class FiniteLoss(Hook):
-    """End the run at the first loss that is not a number, naming its terms and weights.
-
-    Args:
-        interval: iterations between two looks; each look waits for the device.
-    """
-
-    def __init__(self, interval: int = 10):
-        self.interval = interval
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        last = runner.iter + 1 == runner.max_iters
-        if not (last or self.every_n_train_iters(runner, self.interval)):
-            return
-        broken = [name for name, loss in outputs.items() if not torch.isfinite(loss).all()]
-        if not broken:
-            return
-        weights = _broken_weights(runner)
-        rate = next(iter(runner.optim_wrapper.get_lr().values()))[-1]
-        raise InputError(
-            f"training: the loss is no longer a finite number at iteration {runner.iter + 1} "
-            f"({', '.join(broken)}; learning rate {rate:.3g}). "
-            + (f"Weights already broken: {len(weights)}, first {weights[0]}. " if weights else "")
-            + REMEDY
-        )
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Between two looks a loss may break; what it broke must not be kept."""
-        weights = _broken_weights(runner)
-        if weights:
-            raise InputError(
-                f"training: {len(weights)} weights are no longer finite at iteration "
-                f"{runner.iter + 1}, first {weights[0]}; the checkpoint was not written. {REMEDY}"
-            )
-
-
-def _broken_weights(runner: Runner) -> list[str]:
-    named = runner.model.named_parameters()
-    return [name for name, weight in named if not torch.isfinite(weight).all()]
 
 
 @HOOKS.register_module()

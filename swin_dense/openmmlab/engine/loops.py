@@ -7,6 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
 from swin_dense.openmmlab.engine import draws
+from swin_dense.openmmlab.engine.recorder import NotFiniteError, Recorder
 from swin_dense.registry import LOOPS
 
 OURS = {
@@ -25,8 +26,23 @@ def with_ours(loop: Any) -> Any:
     return {**{k: v for k, v in loop.items() if k != "by_epoch"}, "type": OURS[kind]}
 
 
+class _Recorded:
+    """A loop whose iterations may end with numbers that are not finite."""
+
+    def run_iter(self, *given: Any) -> None:
+        """Train on a batch; if its gradients are not finite, do as the recorder says."""
+        try:
+            super().run_iter(*given)  # type: ignore[misc]
+        except NotFiniteError:
+            runner: Any = self.runner  # type: ignore[attr-defined]
+            next(hook for hook in runner.hooks if isinstance(hook, Recorder)).not_finite(runner)
+            place = given[0] if len(given) > 1 else self._iter  # type: ignore[has-type]
+            runner.call_hook("after_train_iter", batch_idx=place, data_batch=given[-1], outputs={})
+            self._iter = self._iter + 1  # type: ignore[has-type]
+
+
 @LOOPS.register_module()
-class IterationLoop(IterBasedTrainLoop):
+class IterationLoop(_Recorded, IterBasedTrainLoop):
     """Train by iterations."""
 
     def run(self) -> nn.Module:
@@ -55,7 +71,7 @@ class IterationLoop(IterBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class EpochLoop(EpochBasedTrainLoop):
+class EpochLoop(_Recorded, EpochBasedTrainLoop):
     """Train by epochs."""
 
     def run(self) -> nn.Module:

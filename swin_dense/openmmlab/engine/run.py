@@ -23,9 +23,7 @@ from swin_dense.openmmlab.settings import readers
 
 _RUNS = itertools.count()
 WARM_UP_SHARE = 0.1  # of a shortened run
-ALWAYS = tuple(
-    f"swin_dense.{hook}" for hook in ("FiniteLoss", "HostMemory", "PlainCheckpoint", "Curve")
-)
+ALWAYS = tuple(f"swin_dense.{hook}" for hook in ("HostMemory", "PlainCheckpoint", "Curve"))
 
 
 @dataclass
@@ -184,6 +182,9 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     hooks = list(config.get("custom_hooks") or [])
     there = {hook["type"] for hook in hooks}  # a config written by a run has them already
     config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
+    if not there & {"swin_dense.Recorder", "swin_dense.FiniteLoss"}:
+        policy = config.get("on_not_finite") or "stop"
+        config.custom_hooks.append(ConfigDict(type="swin_dense.Recorder", policy=policy))
     config.pretrained = pretrained or config.get("pretrained")
     if alone and not config.pretrained and start["type"] == "Pretrained":
         config.pretrained = start["checkpoint"]

@@ -132,6 +132,13 @@ class DenseRunner(Runner):
             if name in kept.get("gradients", {}):
                 parameter.grad = kept["gradients"][name].to(parameter.device)
 
+    def go_back(self, path: Path) -> None:
+        """Take weights and optimizer from a checkpoint of this run, and go on from here."""
+        checkpoint = weights.read(str(path))
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # of averages
+        bare(self.model).load_state_dict(checkpoint["state_dict"])
+        self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+
     def evaluate(self) -> None:
         """Evaluate between two iterations; a run that is left meanwhile can be taken up."""
         self._evaluating = all_gather_object(generators.state())

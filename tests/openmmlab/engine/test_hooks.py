@@ -9,12 +9,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.optim import OptimWrapper
-from torch import nn
 
 import swin_dense.openmmlab  # noqa: F401
-from swin_dense.errors import InputError
-from swin_dense.openmmlab.engine.hooks import FiniteLoss, HostMemory, PlainCheckpoint, Progress
+from swin_dense.openmmlab.engine.hooks import HostMemory, PlainCheckpoint, Progress
 
 
 def test_a_checkpoint_holds_plain_values_only():
@@ -86,59 +83,6 @@ def test_an_evaluation_has_about_five_lines(split, batches, lines):
         getattr(Progress(interval=50), f"after_{split}_iter")(runner, index)
     assert len(said) == lines
     assert all(kind == split for kind, _ in said)
-
-
-def runner_at(iteration, model=None, max_iters=1000):
-    model = model or nn.Linear(2, 3)
-    optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0125))
-    return SimpleNamespace(iter=iteration, max_iters=max_iters, model=model, optim_wrapper=optim)
-
-
-def test_a_broken_loss_names_its_terms():
-    outputs = {
-        "loss": torch.tensor(float("nan")),
-        "loss_cls": torch.tensor(1.0),
-        "loss_mask": torch.tensor([2.0, float("inf")]),
-    }
-    with pytest.raises(InputError) as raised:
-        FiniteLoss().after_train_iter(runner_at(9), 9, outputs=outputs)
-    text = str(raised.value)
-    assert "at iteration 10 (loss, loss_mask; learning rate 0.0125)" in text
-    assert "loss_cls" not in text
-    assert "Weights already broken" not in text
-    assert "`resume`" in text
-
-
-def test_broken_weights_are_named():
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
-    nn.init.constant_(model[1].bias, float("nan"))
-    with pytest.raises(InputError, match=r"already broken: 1, first 1\.bias"):
-        FiniteLoss().after_train_iter(
-            runner_at(19, model), 19, outputs={"loss": torch.tensor(float("-inf"))}
-        )
-
-
-def test_losses_are_looked_at_every_tenth_iteration():
-    broken = {"loss": torch.tensor(float("nan"))}
-    for iteration in range(9):
-        FiniteLoss().after_train_iter(runner_at(iteration), iteration, outputs=broken)
-    FiniteLoss().after_train_iter(runner_at(9), 9, outputs={"loss": torch.tensor(3.0)})
-    with pytest.raises(InputError, match="at iteration 3 "):
-        FiniteLoss(interval=3).after_train_iter(runner_at(2), 2, outputs=broken)
-
-
-def test_the_last_loss_is_looked_at_whatever_the_interval():
-    broken = {"loss": torch.tensor(float("nan"))}
-    with pytest.raises(InputError, match="at iteration 5 "):
-        FiniteLoss().after_train_iter(runner_at(4, max_iters=5), 4, outputs=broken)
-
-
-def test_broken_weights_are_not_saved():
-    model = nn.Linear(2, 3)
-    FiniteLoss().before_save_checkpoint(runner_at(4, model), {})
-    model.bias.data[1] = float("inf")
-    with pytest.raises(InputError, match=r"first bias; the checkpoint was not written"):
-        FiniteLoss().before_save_checkpoint(runner_at(4, model), {})
 
 
 def test_host_memory_is_the_peak_in_mib():
