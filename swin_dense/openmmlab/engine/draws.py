@@ -5,7 +5,7 @@ seed of the run and that number alone: neither from how many processes load data
 was drawn before, so that those already seen are passed over without being loaded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ def enter(loader: DataLoader, seed: int) -> None:
     object.__setattr__(loader, "dataset", _Seeded(loader.dataset, seed))
 
 
-def batches(loader: DataLoader, seen: int) -> Iterator[Any]:
+def batches(loader: DataLoader, seen: int) -> Generator[Any, None, None]:
     """Give the batches of one pass through the data, without loading the first `seen`."""
     order: Any = loader.batch_sampler
     if isinstance(order, _Batches):
@@ -58,7 +58,7 @@ def batches(loader: DataLoader, seen: int) -> Iterator[Any]:
             yield batch
 
 
-def endless(loader: DataLoader, seen: int) -> Iterator[Any]:
+def endless(loader: DataLoader, seen: int) -> Generator[Any, None, None]:
     """Give batches for ever, without loading the first `seen`."""
     epoch, order = 0, loader.batch_sampler
     while True:

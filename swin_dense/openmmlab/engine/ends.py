@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from swin_dense.errors import StoppedError
+from swin_dense.openmmlab.engine import workers
 
 NUMBERS = [
     getattr(signal, name)
@@ -87,6 +88,7 @@ def listening() -> Iterator[Leave]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         hook.asked = number
+        workers.needed(True)
         for one in kept:
             signal.signal(one, signal.SIG_DFL)
         name = signal.Signals(number).name
@@ -105,5 +107,6 @@ def listening() -> Iterator[Leave]:
     try:
         yield hook
     finally:
+        workers.needed(False)
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """mmengine's two ways to train, entered where a checkpoint left them: the next iteration is the one
 that would have come."""
 
+from contextlib import closing
 from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -54,10 +55,11 @@ class IterationLoop(_Recorded, IterBasedTrainLoop):
         runner.take_up()
         if self._iter:
             self._evaluate_if_due()
-        while self._iter < self._max_iters and not self.stop_training:
-            runner.model.train()
-            self.run_iter(next(batches))
-            self._evaluate_if_due()
+        with closing(batches):
+            while self._iter < self._max_iters and not self.stop_training:
+                runner.model.train()
+                self.run_iter(next(batches))
+                self._evaluate_if_due()
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
         return runner.model
@@ -94,8 +96,9 @@ class EpochLoop(_Recorded, EpochBasedTrainLoop):
         runner.model.train()
         batches = draws.batches(self.dataloader, seen)
         runner.take_up()
-        for place, batch in enumerate(batches, start=seen):
-            self.run_iter(place, batch)
+        with closing(batches):
+            for place, batch in enumerate(batches, start=seen):
+                self.run_iter(place, batch)
         runner.call_hook("after_train_epoch")
         self._epoch += 1
 

@@ -1,10 +1,12 @@
 """Data loading processes that end with their parent, and that say when shared memory is full."""
 
 import ctypes
+import mmap
 import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +19,7 @@ from swin_dense.errors import InputError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GRACE = 30  # seconds that a process goes on loading data after it was asked to end
+_LAST_ITERATION = mmap.mmap(-1, 1)  # one byte, shared with the processes that are forked
 FULL = (
     "data loading: shared memory (/dev/shm), through which data loading processes hand over their "
     "batches, is full. Enlarge it (docker's options shm-size=8g or ipc=host), load fewer images at "
@@ -31,6 +34,11 @@ def watch(loader: DataLoader) -> DataLoader:
         loader.worker_init_fn = partial(_begin, os.getpid(), loader.worker_init_fn)
         loader.collate_fn = partial(_collate, loader.collate_fn)
     return loader
+
+
+def needed(yes: bool) -> None:
+    """Have processes that load data go on for an iteration although they are asked to end."""
+    _LAST_ITERATION[0] = int(yes)
 
 
 def is_full(error: BaseException) -> bool:
@@ -51,9 +59,17 @@ def _begin(parent: int, then: Callable[[int], None] | None, worker: int) -> None
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+        signal.signal(signal.SIGTERM, _asked_to_end)
     if then is not None:
         then(worker)
+
+
+def _asked_to_end(*_: Any) -> None:
+    """End, unless the run was asked, too, and needs this process for its last iteration."""
+    time.sleep(0.3)  # a signal to all processes reaches the run a little later, perhaps
+    if not _LAST_ITERATION[0]:
+        os._exit(0)
+    signal.alarm(GRACE)
 
 
 def _collate(collate: Callable[[Any], Any], samples: Any) -> Any:
