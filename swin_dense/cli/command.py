@@ -85,7 +85,7 @@ def stopped_by_signals() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise StoppedError(number)
 
-    alone = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1))) == 1
+    alone = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1))) == 1
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         with contextlib.suppress(ValueError):  # only the main thread may
             if alone and signal.getsignal(number) is signal.SIG_DFL:

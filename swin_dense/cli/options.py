@@ -20,7 +20,10 @@ PLACE = re.compile(
     r"(^|\.)(data_root|work_dir|load_from|ann_file|checkpoint|outfile_prefix|out_dir|save_dir|"
     r"data_prefix\.\w+)\s*$"
 )
-LAUNCHERS = {"pytorch": ("RANK", "torchrun"), "slurm": ("SLURM_PROCID", "srun")}
+LAUNCHERS = {  # the program that starts processes, and what it has each of them know
+    "pytorch": ("torchrun", ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")),
+    "slurm": ("srun", ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST")),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -144,22 +147,48 @@ def add_launcher(to: argparse.ArgumentParser) -> None:
 
 
 def launcher(text: str) -> str:
-    """Check that the launcher did start this process: its variables are in the environment."""
+    """Check that the launcher did start this process, and that none did if none is named.
+
+    Raises:
+        argparse.ArgumentTypeError: the environment says otherwise: processes of one run would not
+            find each other, or each would do the whole work.
+    """
+    given = os.environ
+    if text == "slurm" and "TORCHELASTIC_RUN_ID" in given:
+        raise argparse.ArgumentTypeError(
+            "torchrun started this process, srun only the torchruns: give --launcher pytorch"
+        )
     if text in LAUNCHERS:
-        variable, program = LAUNCHERS[text]
-        if variable not in os.environ:
+        program, variables = LAUNCHERS[text]
+        if missing := [name for name in variables if name not in given]:
             raise argparse.ArgumentTypeError(
-                f"{text} is for processes that {program} starts, and {variable} is not set. As in "
-                f"{program} {sys.argv[0]} ...; leave the option out to run one process"
+                f"{text} is for processes that {program} starts, and {missing[0]} is not set. As "
+                f"in {program} {sys.argv[0]} ...; leave the option out to run one process"
             )
-    elif text == "none" and "TORCHELASTIC_RUN_ID" in os.environ:
-        processes = os.environ.get("WORLD_SIZE", "1")
-        if processes != "1":
-            raise argparse.ArgumentTypeError(
-                f"torchrun started {processes} processes, which would each do the whole work and "
-                "write the same files: give --launcher pytorch"
-            )
+    elif text == "none":
+        _require_one_process()
+    tasks = given.get("SLURM_STEP_NUM_TASKS", "1")
+    if text == "pytorch" and tasks != "1" and given.get("GROUP_WORLD_SIZE") == "1":
+        raise argparse.ArgumentTypeError(
+            f"srun started torchrun {tasks} times, each as a run by itself: give torchrun "
+            f"--nnodes {tasks} --rdzv-backend c10d --rdzv-endpoint HOST:PORT, and leave out "
+            "--standalone"
+        )
     return text
+
+
+def _require_one_process() -> None:
+    given = os.environ
+    if "RANK" in given or "TORCHELASTIC_RUN_ID" in given:
+        program = "torchrun" if "TORCHELASTIC_RUN_ID" in given else "WORLD_SIZE says that something"
+        count, use = given.get("WORLD_SIZE", "1"), "pytorch"
+    else:
+        program, count, use = "srun", given.get("SLURM_STEP_NUM_TASKS", "1"), "slurm"
+    if count != "1":
+        raise argparse.ArgumentTypeError(
+            f"{program} started {count} processes, which would each do the whole work and "
+            f"write the same files: give --launcher {use}"
+        )
 
 
 def scale(text: str) -> tuple[int, int]:

@@ -24,8 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = options.parser("tools/predict.py", __doc__)
     parser.add_argument(
         "source",
-        help="an image, a folder of images, a pattern in quotes ('photos/**/*.jpg'), an http "
-        "address, a video, a live stream's address, or a camera's number",
+        help="an image, a folder of images, a pattern in quotes ('photos/**/*.jpg'), a Parquet "
+        "table of images, an http address, a video, a live stream's address, or a camera's number",
     )
     trained.add(parser)
     parser.add_argument(
@@ -59,21 +59,46 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images at once, as far as neighbours have one size (1)",
     )
+    parser.add_argument(
+        "--engine",
+        choices=["plain", "ray"],
+        default="plain",
+        help="ray: several processes that each hold the model, on all machines of a cluster",
+    )
+    parser.add_argument(
+        "--workers",
+        type=options.positive,
+        metavar="N",
+        help="of ray: processes (one for each GPU; without GPUs one for each four processors)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of ray: a cluster that runs, auto for that of this machine (one is started here)",
+    )
     return parser
 
 
 def _predict(asked: argparse.Namespace) -> int:
     from swin_dense.checkpoints import files
     from swin_dense.datasets import sources
-    from swin_dense.openmmlab.engine import predictor
+    from swin_dense.datasets.image_tables import require_pyarrow
+    from swin_dense.openmmlab.engine import predictor, ray_workers
     from swin_dense.report import parquet
     from swin_dense.report.journal import Journal
 
+    with_ray = asked.engine == "ray"
+    if with_ray:
+        ray_workers.require()
+    elif asked.workers or asked.ray_address:
+        raise InputError("--workers and --ray-address say how --engine ray runs: add it.")
     source, out = sources.find(asked.source), Path(asked.out)
     files.require_place(out, "--out")
     if asked.format == "parquet":
-        parquet.require()
-    model = trained.load(asked)
+        require_pyarrow()
+    # Beside workers it only answers what it is: their cards are theirs.
+    here = {"device": "cpu"} if with_ray else {}
+    model = trained.load(argparse.Namespace(**vars(asked) | here))
     about = {
         **{f"weights {key}": value for key, value in model.weights.items() if key != "file"},
         **{key: getattr(asked, key) for key in HOW},
@@ -84,7 +109,8 @@ def _predict(asked: argparse.Namespace) -> int:
     with Journal(out, about) as journal:
         if journal.done:
             print(f"{out}: {len(journal.done)} images are done already, the others follow")
-        count, failed = _add(asked, model, source, journal)
+        look = _look_with_workers if with_ray else _look
+        count, failed = look(asked, model, source, journal)
     if asked.format == "parquet":
         with files.replaced(out / "predictions.parquet") as table:
             parquet.write(journal.path, table, model.task)
@@ -92,40 +118,78 @@ def _predict(asked: argparse.Namespace) -> int:
     return FAULT if failed else 0
 
 
-def _add(
+def _look(
     asked: argparse.Namespace, model: Any, source: "Source", journal: "Journal"
 ) -> tuple[int, int]:
     """Look at what is not done yet; returns how many images there were and could not be read."""
+    from swin_dense.report import pictures
+    from swin_dense.report.journal import row_of
+
     failed = 0
 
     def skip(picture: "Picture", error: InputError) -> None:
         nonlocal failed
         failed += 1
-        journal.add(picture.name, {"error": str(error)})
-        print(f"skipped {picture.name}: {error}", file=sys.stderr)
+        _add(journal, picture.name, {"error": str(error)}, None)
 
-    results = model.stream(
-        _left(source, journal.done, asked.every),
-        asked.score_thr,
-        batch=asked.batch_size,
-        class_agnostic=asked.class_agnostic,
-        mirror=asked.mirror,
-        skip=skip,
-    )
-    found, left = 0, source.count and -(-source.count // asked.every) - len(journal.done)
-    with (
-        contextlib.closing(results),
-        progress(left if left and left > 0 else None) as tell,
-    ):
+    number = _number_left(source, journal, asked.every)
+    results = model.stream(_left(source, journal.done, asked.every), **_looking(asked), skip=skip)
+    found = 0
+    with contextlib.closing(results), progress(number) as tell:
         for found, result in enumerate(results, start=1):
-            row = result.to_json()
-            if result.seconds is not None:
-                row = {"seconds": round(result.seconds, 3), **row}
-            if asked.draw:
-                row["drawn"] = _draw(result, Path(asked.out), journal)
-            journal.add(result.name, row)
+            drawing = pictures.png(result.draw()) if asked.draw else None
+            _add(journal, result.name, row_of(result), drawing)
             tell(found + failed)
     return found + failed, failed
+
+
+def _look_with_workers(
+    asked: argparse.Namespace, model: Any, source: "Source", journal: "Journal"
+) -> tuple[int, int]:
+    """Have Ray's workers look; else as `_look`."""
+    from swin_dense.openmmlab.engine import ray_workers
+
+    looking = _looking(asked)
+    model.stream([], **looking)  # refuses what the model cannot do
+    files = {"config": asked.config, "weights": asked.checkpoint}
+    look = ray_workers.Look(
+        {**files, **trained.how(asked)}, model.weights["sha256"], looking, asked.draw
+    )
+    number = _number_left(source, journal, asked.every)
+    left = _left(source, journal.done, asked.every)
+    results = ray_workers.stream(left, look, asked.workers, asked.ray_address, _say)
+    count = failed = 0
+    with contextlib.closing(results), progress(number) as tell:
+        for count, found in enumerate(results, start=1):
+            failed += "error" in found.row
+            _add(journal, found.name, found.row, found.drawing)
+            tell(count)
+    return count, failed
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _looking(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what `Predictor.stream` is told."""
+    return {
+        "score": asked.score_thr,
+        "batch": asked.batch_size,
+        "class_agnostic": asked.class_agnostic,
+        "mirror": asked.mirror,
+    }
+
+
+def _add(journal: "Journal", name: str, row: dict[str, Any], drawing: bytes | None) -> None:
+    if "error" in row:
+        _say(f"skipped {name}: {row['error']}")
+    journal.add(name, {**row, "drawn": _write(drawing, name, journal)} if drawing else row)
+
+
+def _number_left(source: "Source", journal: "Journal", every: int) -> int | None:
+    left = source.count and -(-source.count // every) - len(journal.done)
+    return left if left and left > 0 else None
 
 
 def _left(source: "Source", done: set[str], every: int) -> "Source":
@@ -142,19 +206,18 @@ def _left(source: "Source", done: set[str], every: int) -> "Source":
     return Source(pictures, source.count)
 
 
-def _draw(result: Any, out: Path, journal: "Journal") -> str:
+def _write(drawing: bytes, image: str, journal: "Journal") -> str:
     """Write the picture of a result; returns its place in the folder."""
-    from PIL import Image
-
     from swin_dense.checkpoints import files
 
-    stem = Path(result.name).name.replace(".", "_").replace("#", "_")[:100] or "image"
+    out = journal.path.parent
+    stem = Path(image).name.replace(".", "_").replace("#", "_")[:100] or "image"
     names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(2)))
     name = next(place for each in names if (place := f"drawn/{each}.png") not in journal.drawn)
     journal.drawn.add(name)
     (out / "drawn").mkdir(exist_ok=True)
     with files.replaced(out / name) as temporary:
-        Image.fromarray(result.draw()).save(temporary, format="PNG")
+        temporary.write_bytes(drawing)
     return name
 
 

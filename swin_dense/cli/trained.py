@@ -1,7 +1,7 @@
 """Ask for a trained model that looks at images, and load it."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swin_dense.cli import options
 from swin_dense.errors import InputError
@@ -42,6 +42,16 @@ def _add_how(to: argparse.ArgumentParser) -> None:
     )
 
 
+def how(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what `predictor.load` is told besides the files."""
+    return {
+        "device": asked.device,
+        "image_scale": asked.image_scale,
+        "options": asked.cfg_options,
+        "precision": asked.precision,
+    }
+
+
 def load(asked: argparse.Namespace) -> "Predictor":
     """Load what `add` asked for; see `load_one`."""
     return load_one(asked, asked.config, asked.checkpoint)
@@ -55,14 +65,7 @@ def load_one(asked: argparse.Namespace, config: str | None, checkpoint: str) -> 
     """
     from swin_dense.openmmlab.engine import predictor
 
-    model = predictor.load(
-        config,
-        checkpoint,
-        device=asked.device,
-        image_scale=asked.image_scale,
-        options=asked.cfg_options,
-        precision=asked.precision,
-    )
+    model = predictor.load(config, checkpoint, **how(asked))
     if asked.score_thr is not None and model.task is Task.SEMANTIC:
         raise InputError(
             "--score-thr: this model gives a class to every pixel and no scores. Leave it out."

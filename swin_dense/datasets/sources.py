@@ -1,6 +1,7 @@
-"""Whatever holds pictures as a row of them: files, folders, patterns, addresses, videos, cameras.
+"""Whatever holds pictures as a row of them: files, folders, tables, addresses, videos, cameras.
 
 A picture is read when its turn comes, so that a source may be larger than memory, or have no end.
+Those of files, addresses and tables can be sent to another process, which reads them there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_dense.datasets import images
+from swin_dense.datasets import image_tables, images
 from swin_dense.datasets.paths import require_file
 from swin_dense.errors import InputError, MissingInputError
 
@@ -32,9 +33,10 @@ SECONDS, BYTES = 30, 200 * 2**20  # a download may take between two answers, and
 TOTAL = 300  # seconds that it may take
 REFUSED = (OSError, ValueError, http.client.HTTPException)  # what a fetch may end with
 KINDS = (
-    "an image, a folder of images, a pattern such as 'photos/**/*.jpg', an address, a video, the "
-    "number of a camera, a PIL image, an RGB array, or a list of these"
+    "an image, a folder of images, a pattern such as 'photos/**/*.jpg', a Parquet table of images, "
+    "an address, a video, the number of a camera, a PIL image, an RGB array, or a list of these"
 )
+NO_ADDRESS = f"{{}}: addresses begin with {', '.join((*PAGES, *STREAMS))}."
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def find(source: Any) -> Source:
     """Find out what a source is; files are looked up, and opened later.
 
     Args:
-        source: a path, a folder of images, a pattern with *, ? or [, an http address of an image
-            or a video, the address of a live stream, a video file, the number of a camera, a PIL
-            image, an RGB array (H, W, 3) or several (N, H, W, 3), or a list of any of these; or a
-            generator, which is gone through once, as its pictures are asked for.
+        source: a path, a folder of images, a pattern with *, ? or [, a Parquet table of images
+            (`image_tables`) or a folder of them, an http address of an image or a video, the
+            address of a live stream, a video file, the number of a camera, a PIL image, an RGB
+            array (H, W, 3) or several (N, H, W, 3), or a list of any of these; or a generator,
+            which is gone through once, as its pictures are asked for.
 
     Raises:
         InputError: it is none of these; MissingInputError: there is nothing.
@@ -104,7 +107,7 @@ def find(source: Any) -> Source:
         return _row([find(one) for one in source])
     if isinstance(source, Iterator):
         return Source(functools.partial(_numbered, map(_of_generator, source)), None)
-    return _one("0", lambda: images.as_rgb(source))
+    return _one("0", functools.partial(images.as_rgb, source))
 
 
 def _of_generator(source: Any) -> Source:
@@ -147,24 +150,34 @@ def _named(name: str) -> Source:
     if scheme.startswith(PAGES):
         if Path(name.partition("?")[0].partition("#")[0]).suffix.lower() in VIDEOS:
             return _video(name)
-        return _one(name, lambda: images.decode_rgb(_downloaded(name), name))
+        return _one(name, functools.partial(_fetched, name))
     if scheme.startswith(STREAMS):
         return _video(name, endless=True)
     path = Path(name)
     if "://" in name and not path.exists():
-        raise InputError(f"{name}: addresses begin with {', '.join((*PAGES, *STREAMS))}.")
+        raise InputError(NO_ADDRESS.format(name))
     if name.isascii() and name.isdecimal() and not path.exists():
         return _camera(int(name))
     if not path.exists() and glob.has_magic(name):
-        return _row([_file(Path(found)) for found in _matching(name)])
+        return _files([Path(found) for found in _matching(name)])
     if path.is_dir():
-        return _row([_file(found) for found in images.find_images(path)])
+        return _files(_in_folder(path))
     return _file(require_file(path, "image"))
 
 
+def _in_folder(path: Path) -> list[Path]:
+    """List the images in a folder; if there is none, its tables of images."""
+    try:
+        return images.find_images(path)
+    except InputError:
+        if tables := sorted(path.glob(f"*{image_tables.SUFFIX}")):
+            return tables
+        raise
+
+
 def _matching(pattern: str) -> list[str]:
-    """List the images and videos that a pattern names, hidden ones left out."""
-    known = (*images.SUFFIXES, *VIDEOS)
+    """List the images, videos and tables that a pattern names, hidden ones left out."""
+    known = (*images.SUFFIXES, *VIDEOS, image_tables.SUFFIX)
     found = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]
     kept = [path for path in found if Path(path).suffix.lower() in known]
     once: dict[str, str] = {}  # a link to a folder around it would give its files many times
@@ -175,9 +188,17 @@ def _matching(pattern: str) -> list[str]:
         return kept
     others = f" It names {len(found)} files of other kinds, {found[0]} first." if found else ""
     raise MissingInputError(
-        f"{pattern}: no image or video has such a name.{others} * stands for any letters, ** for "
-        "any folders."
+        f"{pattern}: no image, video or table has such a name.{others} * stands for any "
+        "letters, ** for any folders."
     )
+
+
+def _files(paths: list[Path]) -> Source:
+    tables = [path for path in paths if _is_table(path)]
+    others = [_file(path) for path in paths if not _is_table(path)]
+    if not others:
+        return _tables(tables)
+    return _row([*others, _tables(tables)] if tables else others)
 
 
 def _file(path: Path) -> Source:
@@ -185,7 +206,43 @@ def _file(path: Path) -> Source:
         raise InputError(f"{path}: this is a pipe, a device or the like, no picture file.")
     if path.suffix.lower() in VIDEOS:
         return _video(str(path))
-    return _one(str(path), lambda: images.read_rgb(path))
+    if _is_table(path):
+        return _tables([path])
+    return _one(str(path), functools.partial(images.read_rgb, path))
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == image_tables.SUFFIX
+
+
+def _tables(paths: list[Path]) -> Source:
+    tables = [image_tables.Table(path) for path in paths]
+    image_tables.require_names(tables)
+
+    def pictures() -> Iterator[Picture]:
+        return (_of_row(row) for table in tables for row in table)
+
+    return Source(pictures, sum(table.count for table in tables))
+
+
+def _of_row(row: image_tables.Row) -> Picture:
+    if row.lack:
+        return _lost(row.name, row.lack)
+    if row.contents:
+        return Picture(row.name, functools.partial(_decoded, row))
+    if row.name.lower().startswith(PAGES):
+        return Picture(row.name, functools.partial(_fetched, row.name))
+    if "://" in row.name:
+        return _lost(row.name, NO_ADDRESS.format(row.name))
+    return Picture(row.name, functools.partial(images.read_rgb, row.name))
+
+
+def _decoded(row: image_tables.Row) -> np.ndarray:
+    return images.decode_rgb(row.read(), row.name)
+
+
+def _fetched(address: str) -> np.ndarray:
+    return images.decode_rgb(_downloaded(address), address)
 
 
 def _downloaded(address: str) -> bytes:
@@ -254,8 +311,8 @@ def _frames(address: str | int, name: str, lack: str) -> Iterator[Picture]:
 def _lost(name: str, why: str) -> Picture:
     """Return what stands for pictures that are known not to be there."""
     error = InputError(why)
+    return Picture(name, functools.partial(_refuse, error), error=error)
 
-    def read() -> np.ndarray:
-        raise error
 
-    return Picture(name, read, error=error)
+def _refuse(error: InputError) -> np.ndarray:
+    raise error

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from swin_dense.errors import InputError
+from swin_dense.report.results import Result
 
 try:
     import fcntl
@@ -94,6 +95,12 @@ class Journal:
         self.done.add(name)
         self.drawn.update([row["drawn"]] if "drawn" in row else [])
         return True
+
+
+def row_of(result: Result) -> dict[str, Any]:
+    """Return what is written of a result, as plain values."""
+    row = result.to_json()
+    return row if result.seconds is None else {"seconds": round(result.seconds, 3), **row}
 
 
 def _locked(folder: Path) -> Any:

@@ -6,32 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swin_dense.errors import InputError
+from swin_dense.datasets import image_tables
 from swin_dense.task import Task
 
 ROWS = 500  # held in memory at once
 
 
-def require() -> Any:
-    """Import pyarrow.
-
-    Raises:
-        InputError: it does not import; with what to do.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"parquet: pyarrow does not import ({error}). It is an extra of this project: "
-            "pip install '.[parquet]' in the project's folder."
-        ) from error
-    return pyarrow
-
-
 def write(journal: Path, table: Path, task: Task) -> None:
     """Write a table of the rows of a journal, whatever their number in the same memory."""
-    pyarrow = require()
+    pyarrow = image_tables.require_pyarrow()
     schema = _schema(pyarrow, task)
     with pyarrow.parquet.ParquetWriter(table, schema) as writer, journal.open("rb") as lines:
         rows = (_row(json.loads(line)) for line in lines)

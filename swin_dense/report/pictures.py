@@ -1,5 +1,6 @@
 """Predictions as pictures: colours over the image, and the names of what is there."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,13 @@ LINE = 1 / 240  # width of the line around a box, as shares of the shorter side
 MARGIN = 2  # pixels around a name
 Colour = tuple[int, int, int]
 Frame = tuple[int, int, int, int]  # left, top, right, bottom; the last two are pixels of it too
+
+
+def png(rgb: np.ndarray) -> bytes:
+    """Return a picture (H, W, 3) as a file."""
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, format="PNG")
+    return file.getvalue()
 
 
 def enlargement(height: int, width: int) -> int:

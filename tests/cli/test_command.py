@@ -160,7 +160,7 @@ def test_settings_named_in_backticks_become_the_command_s_own_options():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_clears_up_and_says_how_to_go_on(tmp_path, capsys, monkeypatch, number):
     """As for Ctrl-C: no half-written file stays, and the status is the signal's."""
-    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     found = signal.signal(number, signal.SIG_DFL)  # nohup, for one, has it ignored
 

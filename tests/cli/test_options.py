@@ -91,7 +91,9 @@ def test_a_path_is_taken_as_it_is_written(path):
 @pytest.fixture
 def alone(monkeypatch):
     """Nobody started this process as one of several."""
-    for name in ("RANK", "SLURM_PROCID", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+    named = [name for _, names in options.LAUNCHERS.values() for name in names]
+    more = ("TORCHELASTIC_RUN_ID", "GROUP_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+    for name in (*named, *more):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "argv", ["tools/train.py"])
     return monkeypatch
@@ -107,7 +109,11 @@ def test_a_launcher_has_started_this_process(alone, capsys, launcher, variable, 
     said = capsys.readouterr().err
     assert f"{launcher} is for processes that {program} starts, and {variable} is not set." in said
     assert f"As in {program} tools/train.py ...;" in said
-    alone.setenv(variable, "0")
+    for name in options.LAUNCHERS[launcher][1]:
+        with pytest.raises(SystemExit, match="2"):
+            parsed("--launcher", launcher)
+        assert f", and {name} is not set" in capsys.readouterr().err
+        alone.setenv(name, "0")
     assert parsed("--launcher", launcher).launcher == launcher
 
 
@@ -119,8 +125,38 @@ def test_processes_of_torchrun_do_not_work_alone(alone, capsys):
     with pytest.raises(SystemExit, match="2"):
         parsed()
     assert "torchrun started 3 processes" in capsys.readouterr().err
-    alone.setenv("RANK", "0")
+    for name in options.LAUNCHERS["pytorch"][1]:
+        alone.setenv(name, "3")
     assert parsed("--launcher", "pytorch").launcher == "pytorch"
+    alone.delenv("TORCHELASTIC_RUN_ID")  # started by something else that sets the same
+    with pytest.raises(SystemExit, match="2"):
+        parsed()
+    assert "something started 3 processes" in capsys.readouterr().err
+
+
+def test_processes_of_srun_do_not_work_alone(alone, capsys):
+    alone.setenv("SLURM_PROCID", "0")
+    alone.setenv("SLURM_NTASKS", "2")  # of the job: one process in its script is no mistake
+    assert parsed().launcher == "none"
+    alone.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(SystemExit, match="2"):
+        parsed()
+    assert "srun started 2 processes, which would each" in capsys.readouterr().err
+
+
+def test_srun_and_torchrun_start_one_run(alone, capsys):
+    """srun starts a torchrun on each machine, which have to know of one another."""
+    for name in options.LAUNCHERS["pytorch"][1]:
+        alone.setenv(name, "2")
+    alone.setenv("SLURM_STEP_NUM_TASKS", "2")
+    alone.setenv("TORCHELASTIC_RUN_ID", "7")
+    alone.setenv("GROUP_WORLD_SIZE", "2")
+    assert parsed("--launcher", "pytorch").launcher == "pytorch"
+    for name, text in (("slurm", "give --launcher pytorch"), ("pytorch", "--nnodes 2 --rdzv-")):
+        alone.setenv("GROUP_WORLD_SIZE", "1")
+        with pytest.raises(SystemExit, match="2"):
+            parsed("--launcher", name)
+        assert text in capsys.readouterr().err
 
 
 def test_an_unknown_launcher_is_named(alone, capsys):

@@ -179,7 +179,7 @@ def test_a_camera_has_no_end_and_is_given_back(monkeypatch):
     ("source", "text"),
     [
         ("{}/d.png", r"the image does not exist\. .* Did you mean"),
-        ("{}/*.jpg", r"\*\.jpg: no image or video has such a name\. \* stands for"),
+        ("{}/*.jpg", r"\*\.jpg: no image, video or table has such a name\. \* stands for"),
         ("{}/*.txt", r"It names 1 files of other kinds, .*notes\.txt first"),
         ("{}/notes.txt", "this is no image of a known kind"),
         (None, "a source of images is an image, a folder of images, .*got None"),

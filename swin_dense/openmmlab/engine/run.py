@@ -216,8 +216,6 @@ def test(config: Config, checkpoint: str, watch: Watch | None) -> Tested:
         config.pop(name, None)
     with explained():
         runner = _runner(config)
-        for metric in runner.test_evaluator.metrics:
-            metric.collect_dir = str(Path(runner.work_dir) / "gathered")  # of several processes
         if watch:
             watch.follow(runner)
         numbers = runner.test()

@@ -1,7 +1,6 @@
 """mmengine's runner with a quiet console, words about its rates, and weights that fit."""
 
 import logging
-import os
 import warnings
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from swin_dense.openmmlab.engine import (
     loops,
     parameters,
     saving,
+    slurm,
     weights,
     workers,
 )
@@ -92,10 +92,16 @@ class DenseRunner(Runner):
         return workers.watch(built)
 
     def build_evaluator(self, evaluator: Any) -> Any:
-        """Build the evaluators, mmdet's CocoMetric as the one that reads every file we approve."""
-        if isinstance(evaluator, list | tuple):
-            return super().build_evaluator([repaired(part) for part in evaluator])
-        return super().build_evaluator(repaired(evaluator))
+        """Build the evaluators, mmdet's CocoMetric as the one that reads every file we approve.
+
+        Several processes gather their results in the work dir, which all machines share.
+        """
+        several = isinstance(evaluator, list | tuple)
+        parts = [repaired(part) for part in evaluator] if several else repaired(evaluator)
+        built = super().build_evaluator(parts)
+        for metric in built.metrics:
+            metric.collect_dir = str(Path(self.work_dir) / "gathered")
+        return built
 
     def build_train_loop(self, loop: Any) -> Any:
         """Build the loop, mmengine's as ours, over images whose order a resumed run can enter."""
@@ -177,11 +183,9 @@ class DenseRunner(Runner):
 
     def setup_env(self, env_cfg: dict) -> None:
         """Join the process group over gloo where there is no GPU; mmengine would ask for one."""
+        if self._launcher == "slurm":
+            slurm.name_processes()
         if self.distributed and not torch.cuda.is_available():
-            if self._launcher == "slurm":
-                os.environ.setdefault("RANK", os.environ["SLURM_PROCID"])
-                os.environ.setdefault("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-                os.environ.setdefault("WORLD_SIZE", os.environ["SLURM_NTASKS"])
             torch.distributed.init_process_group("gloo")
         super().setup_env(env_cfg)
 
