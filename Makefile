@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help setup quickstart test test-plain test-slow test-gpu wheel test-wheel lint bench
+.PHONY: help setup quickstart test test-plain test-slow test-gpu wheel test-wheel docs lint bench
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,6 +34,9 @@ wheel: setup  ## dist/: the package with its CPU and CUDA ops, for machines with
 
 test-wheel: wheel  ## the ops' tests from that wheel, in a new environment without a compiler
 	@$(PY) tools/try_wheel.py
+
+docs: setup  ## build/site: README and docs/ as pages to read; a dead link is an error
+	@$(PY) tools/make_site.py
 
 lint: setup  ## style, types, and the rule which room may import which
 	$(PY) -m ruff check .

@@ -11,8 +11,8 @@ from conftest import ROOT
 import swin_dense
 from swin_dense.cli import main
 
-# They build or install the package, and are no commands of it.
-BUILDERS = {"compilers", "install", "make_wheel", "try_wheel"}
+# They build or install the package, or its pages, and are no commands of it.
+BUILDERS = {"compilers", "install", "make_site", "make_wheel", "try_wheel"}
 TOOLS = sorted([*(ROOT / "demo").glob("*.py"), *(ROOT / "tools").glob("*.py")])
 TOOLS = [path for path in TOOLS if path.stem not in BUILDERS]
 
