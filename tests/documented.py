@@ -9,7 +9,7 @@ from conftest import ROOT
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
 FENCE = re.compile(r"^ *```(\S*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 OURS = re.compile(
-    r"(?:\.venv/bin/)?(?:(?:python )?(?:tools|demo)/(\w+)\.py|swin-dense ([a-z-]+)) ?"
+    r"(?:\.venv/bin/)?(?:(?:python )?(?:tools|demo)/(\w+)\.py|swin-dense ([a-z][a-z-]*)) ?"
 )
 INLINE = re.compile(r"`([^`]+)`")
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT
-from documented import PAGES, commands, inline_commands, named, of_ours
+from documented import FENCE, PAGES, commands, inline_commands, named, of_ours
 from torch.distributed.run import get_args_parser
 
 from swin_dense.cli import command, options
@@ -27,7 +27,7 @@ def links():
     return [
         pytest.param(page, link, id=f"{named(page)}: {link}")
         for page in PAGES
-        for link in dict.fromkeys(LINK.findall(page.read_text()))
+        for link in dict.fromkeys(LINK.findall(FENCE.sub("", page.read_text())))
         if "://" not in link
     ]
 

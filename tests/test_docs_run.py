@@ -2,14 +2,18 @@
 
 Each page has a folder of its own in which what pages speak of is there: `photo.jpg`, `photos/`,
 `clip.mp4`, `scan.tif`, `data/own`, a run in `work_dirs/run`. Words in capitals stand for something
-(STANDS_FOR), trainings are cut to two iterations, and what cannot be run here is in NOT_RUN with
-its reason: a command that is neither fails. `make test-slow` trains the first run whole.
+(STANDS_FOR), trainings are cut to two iterations on small images, and what cannot be run here is
+in NOT_RUN with its reason: a command that is neither fails. `make test-slow` trains the
+first run whole.
 """
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,6 +29,7 @@ import swin_dense
 from swin_dense.cli import main as commands
 from swin_dense.cli import train
 from swin_dense.datasets import shapes
+from swin_dense.registry import MODELS
 
 # The start of a line -> why it is not run here.
 NOT_RUN = {
@@ -113,13 +118,19 @@ def folder(runs, tmp_path, monkeypatch):
     for name in ("configs", "demo", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.syspath_prepend(tmp_path)
+    known = dict(MODELS.module_dict)
+    yield tmp_path
+    for file in tmp_path.glob("*.py"):  # what a page registered is forgotten
+        sys.modules.pop(file.stem, None)
+    for name in MODELS.module_dict.keys() - known.keys():
+        del MODELS.module_dict[name]
 
 
 def words_of(line: str, words: str) -> list[str]:
     """Return the arguments of a command as it is run here."""
     stands = dict(STANDS_FOR)
-    if "maps" in line or "upernet" in line:
+    if re.search("maps|upernet|streets", line):
         stands.update(CONFIG="configs/upernet_swin_nano.py", DIR="data/maps")
     if "--val-share" in line:
         stands["DIR"] = "exported"  # one file for all images
@@ -129,10 +140,12 @@ def words_of(line: str, words: str) -> list[str]:
 
 
 def shortened(name: str, words: list[str]) -> list[str]:
-    """Return the arguments with two iterations of a training, and no processes of loaders."""
+    """Return the arguments with two iterations on small images, and no processes of loaders."""
     if name == "train":
         at = words.index("--max-iters") if "--max-iters" in words else len(words)
         words = [*words[:at], "--max-iters", "2", *words[at + 2 :]]
+        if "--image-scale" in words:
+            words[words.index("--image-scale") + 1] = SMALL[1]
     return [*words, *LOADERS] if name in ("train", "test") else words
 
 
@@ -175,10 +188,18 @@ SHOWN = [page for page in PAGES if page.name != "CONTRIBUTING.md" and blocks(pag
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=named)
-def test_what_a_page_shows_runs(page, folder, capfd):
+def test_what_a_page_shows_runs(page, folder, monkeypatch, capfd):
     for package in NEEDS.get(page.stem, ()):
         peer(package)
+    monkeypatch.setattr(shapes, "write", partial(shapes.write, train=9, val=4))
     follow(page, False, capfd)
+
+
+@pytest.mark.slow
+def test_the_first_run_runs_whole(folder, capfd):
+    follow(ROOT / "docs/first_run.md", True, capfd)
+    numbers = json.loads(Path("work_dirs/first/test/metrics.json").read_text())["metrics"]
+    assert numbers["segm_AP"] > 0.5
 
 
 def test_a_command_is_run_or_it_is_said_why_not():
