@@ -40,7 +40,7 @@ def _browse(asked: argparse.Namespace) -> None:
     from swin_dense.openmmlab.settings import image_sizes, places, whole_sets
     from swin_dense.report import samples as pages
 
-    config = configs.load(asked.config, asked.cfg_options, _say)
+    config = configs.load(asked.config, asked.cfg_options, _say, asked.trust_config)
     folder = Path(asked.out_dir or f"work_dirs/{Path(asked.config).stem}/samples")
     files.require_place(folder, "--out-dir")
     share = whole_sets.Share(asked.val_share, asked.seed, folder)

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="unpickle a file that needs it, which runs whatever code is in it",
     )
+    options.add_trust(parser)
     return parser
 
 
@@ -100,7 +101,7 @@ def _convert(asked: argparse.Namespace) -> None:
         kinds = "; ".join(f"{n} {why}" for why, n in Counter(dropped.values()).items())
         print(f"  left out: {len(dropped)} tensors ({kinds})")
     if asked.config:
-        ledger = _compared(checkpoint, asked.config)
+        ledger = _compared(checkpoint, asked.config, asked.trust_config)
         record["model"] = {"config": find_config(asked.config).name, **ledger.record()}
         print(f"against {asked.config}:", *ledger.comparison()[2:], sep="\n")
     files.write_weights(to, state, _about(checkpoint) | {"weights": [record]})
@@ -133,11 +134,11 @@ def _bare(state: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     return inner or dict(state)
 
 
-def _compared(checkpoint: "Checkpoint", config: str) -> "Ledger":
+def _compared(checkpoint: "Checkpoint", config: str, trust_config: bool) -> "Ledger":
     """Return the account of laying the weights into the config's model, or into its backbone."""
     from swin_dense.openmmlab.engine import weights
 
-    return weights.compare(config, checkpoint)
+    return weights.compare(config, checkpoint, trust_config)
 
 
 def _about(checkpoint: "Checkpoint") -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _doctor(asked: argparse.Namespace) -> int:
     from swin_dense.report import findings as report
 
     quiet = asked.json == "-"
-    config = configs.load(asked.config, asked.cfg_options, lambda line: None)
+    config = configs.load(asked.config, asked.cfg_options, lambda line: None, asked.trust_config)
     there = tuple(s for s in asked.split if config.get(f"{s}_dataloader"))
     if not there:
         raise InputError(f"config: {asked.config} has no data of {', '.join(asked.split)}.")

@@ -69,6 +69,7 @@ def _export(asked: argparse.Namespace) -> int:
         device="cpu",
         image_scale=asked.image_scale,
         options=asked.cfg_options,
+        trust_config=asked.trust_config,
     )
     config = None if asked.no_certificate else _with_data(asked, model)
     exporting.write(model, out, asked.sampling)

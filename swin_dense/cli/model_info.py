@@ -54,7 +54,7 @@ def _model_info(asked: argparse.Namespace) -> None:
     from swin_dense.openmmlab.settings import config as configs
     from swin_dense.openmmlab.settings import image_sizes
 
-    config = configs.load(asked.config, asked.cfg_options)
+    config = configs.load(asked.config, asked.cfg_options, trust_config=asked.trust_config)
     if asked.shape:
         image_sizes.scale_images(config, asked.shape)
     shape = asked.shape[::-1] if asked.shape else image_sizes.paper_shape(config)

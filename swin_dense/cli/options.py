@@ -121,6 +121,15 @@ def add_settings(to: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change the config, say optim_wrapper.optimizer.lr=5e-5",
     )
+    add_trust(to)
+
+
+def add_trust(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--trust-config",
+        action="store_true",
+        help="run the config as a program, whatever it does, instead of reading it as data",
+    )
 
 
 def add_allow_missing(to: argparse.ArgumentParser) -> None:

@@ -48,6 +48,7 @@ def _test(asked: argparse.Namespace) -> None:
         asked.cfg_options,
         asked.image_scale,
         say=lambda line: print(line) if first_process() else None,
+        trust_config=asked.trust_config,
     )
     name = asked.config or config.filename or checkpoint.path
     if "load_from" in (asked.cfg_options or {}):

@@ -87,7 +87,7 @@ def _train(asked: argparse.Namespace) -> None:
     from swin_dense.openmmlab.settings import config as configs
     from swin_dense.openmmlab.settings import fits, image_sizes, places, whole_sets
 
-    config = configs.load(asked.config, asked.cfg_options, _say)
+    config = configs.load(asked.config, asked.cfg_options, _say, asked.trust_config)
     config.work_dir = (
         asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"
     )

@@ -49,6 +49,7 @@ def how(asked: argparse.Namespace) -> dict[str, Any]:
         "image_scale": asked.image_scale,
         "options": asked.cfg_options,
         "precision": asked.precision,
+        "trust_config": asked.trust_config,
     }
 
 

@@ -54,6 +54,7 @@ def load(
     image_scale: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
     precision: str = "float32",
+    trust_config: bool = False,
 ) -> "Predictor":
     """Load a trained model.
 
@@ -70,6 +71,8 @@ def load(
             checkpoint, else of the config.
         options: changes of the config, dotted key -> value.
         precision: "float32"; "bf16" or "half" (16 bits) computes products by autocast.
+        trust_config: run the config's file as a program; else it is evaluated as data, and what
+            only a program has is refused.
 
     Raises:
         InputError: there is no such config or checkpoint, they do not fit one another, the
@@ -81,7 +84,9 @@ def load(
             return _of_file(Path(file), device or "cpu", image_scale, options, precision)
     device = _usable(device)
     with _LOADING:
-        found, checkpoint = trained.find(config, weights, options, image_scale)
+        found, checkpoint = trained.find(
+            config, weights, options, image_scale, trust_config=trust_config
+        )
         return Predictor(found, checkpoint, device, precision)
 
 

@@ -6,7 +6,7 @@ else. mmengine's own copy of a config is program text, which is never read here.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.errors import InputError, MissingInputError, nearest
 from swin_dense.export import sessions
 from swin_dense.openmmlab.engine import weights
+from swin_dense.openmmlab.settings import buildable, image_sizes
 from swin_dense.openmmlab.settings import config as configs
-from swin_dense.openmmlab.settings import image_sizes, sections
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".safetensors")
 LAST = "last_checkpoint"  # the file in which mmengine writes a run's last one
@@ -31,7 +31,6 @@ RUN = (
     *("work_dir", "experiment_name", "launcher"),
 )
 TUPLE, PAIRS = "__tuple__", "__pairs__"  # keys that stand for what JSON has no form for
-NAME = re.compile(r"(?:(\w+)\.)?[A-Za-z_]\w*")
 
 
 def find(
@@ -40,6 +39,7 @@ def find(
     options: Mapping[str, Any] | None = None,
     image_scale: tuple[int, int] | None = None,
     say: Callable[[str], None] = print,
+    trust_config: bool = False,
 ) -> tuple[Config, Checkpoint]:
     """Find weights and the config for them.
 
@@ -55,6 +55,7 @@ def find(
         image_scale: (longer, shorter side) that images are fitted into.
         say: is told what was stated and is another now: a scale, which the checkpoint has
             otherwise, and channels.
+        trust_config: run a config's file as a program, see `configs.load`.
 
     Returns:
         a config of its own, which may be changed, and the checkpoint.
@@ -79,7 +80,7 @@ def find(
         found = carried or _no_config(checkpoint)
         configs.lay_over(found, options)
     else:
-        found = _named_config(config, options, say)
+        found = _named_config(config, options, say, trust_config)
         asked = image_scale or any("pipeline" in key for key in options)
         trained_at = carried and image_sizes.test_scale(carried)
         stated = image_sizes.test_scale(found)
@@ -124,12 +125,8 @@ def read_config(checkpoint: Mapping[str, Any]) -> Config | None:
         raise InputError(
             f"checkpoint: the config it carries lacks {', '.join(lacking)}. Name a config."
         )
-    for part in sections.walk(config._cfg_dict):
-        if "type" in part:
-            _require_registered(part["type"])
-    for text in _texts(config.get("model") or {}):
-        if "(" in text:  # some parts of OpenMMLab evaluate what should be a name
-            raise _refused(text)
+    for name in buildable.foreign_names(config._cfg_dict):
+        raise _refused(name)
     vars(config)["_filename"] = str(carried["file"]) if carried.get("file") else None
     return config
 
@@ -185,10 +182,13 @@ def _told_apart(
 
 
 def _named_config(
-    config: str | Path | Config, options: Mapping[str, Any], say: Callable[[str], None]
+    config: str | Path | Config,
+    options: Mapping[str, Any],
+    say: Callable[[str], None],
+    trust_config: bool,
 ) -> Config:
     if not isinstance(config, Config):
-        return configs.load(config, options, say)
+        return configs.load(config, options, say, trust_config)
     found = Config(config.to_dict(), format_python_code=False)
     vars(found)["_filename"] = config.filename
     return configs.complete(found, config.filename or "the config", options, say)
@@ -244,13 +244,6 @@ def _restored(value: Any) -> Any:
     return {key: _restored(item) for key, item in value.items()}
 
 
-def _require_registered(name: Any) -> None:
-    """Let pass what mmengine looks up in a registry: a name, or one in a scope of its tree."""
-    match = NAME.fullmatch(name) if isinstance(name, str) else None
-    if not match or (match[1] and match[1] not in {"mmengine", *MODELS.root.children}):
-        raise _refused(name)
-
-
 def _refused(name: Any) -> InputError:
     scopes = sorted(MODELS.root.children)
     return InputError(
@@ -258,16 +251,3 @@ def _refused(name: Any) -> InputError:
         f"name; building it could run anything.{nearest(str(name).partition('.')[0], scopes)} "
         "If it is a part of your own, import its module first. Or name the config."
     )
-
-
-def _texts(node: Any) -> Iterator[str]:
-    """Yield all texts in a part of a config, except in what it starts from."""
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            if key != "init_cfg":
-                yield from _texts(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _texts(value)

@@ -172,13 +172,13 @@ class Pretrained(PretrainedInit):
             update_init_info(module, init_info=self._get_init_info())
 
 
-def compare(path: str, checkpoint: Checkpoint) -> Ledger:
+def compare(path: str, checkpoint: Checkpoint, trust_config: bool = False) -> Ledger:
     """Return the account of `checkpoint` against a config's model; load and refuse nothing.
 
     A bare backbone is laid into the model's backbone. The heads have the file's classes if it
     names them, else the config's.
     """
-    config = configs.load(path)
+    config = configs.load(path, trust_config=trust_config)
     names = class_names(checkpoint)
     if names:
         classes.set_classes(config, names, thing_names(checkpoint))

@@ -15,9 +15,11 @@ from mmengine.runner import Runner
 from swin_dense.config_files import find_config
 from swin_dense.errors import InputError, nearest
 from swin_dense.openmmlab.settings import (
+    buildable,
     channels,
     image_sizes,
     readers,
+    reading,
     save_best,
     signatures,
     statistics,
@@ -65,31 +67,26 @@ def load(
     path: str | Path,
     options: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
+    trust_config: bool = False,
 ) -> Config:
     """Read a config, lay `options` (dotted key -> value) over it, fill in what is left open.
 
     Args:
         path: of its file, or the name of one of ours, see `config_files.find_config`.
         say: takes each line about a value that was stated and is another now, see `channels.fill`.
+        trust_config: run it as a program, and build what it names; else it is data, see `reading`
+            and `buildable`.
 
     Raises:
         MissingInputError: there is no such file, and none of ours has that name.
-        InputError: it cannot be run, or has an unknown or missing section, or an option
+        InputError: it cannot be read, or has an unknown or missing section, or an option
             names a key that is not there but resembles one that is, or a class takes other
             arguments, or its parts do not fit.
     """
     path = find_config(path)
-    try:
-        config = Config.fromfile(str(path))
-    except SyntaxError as error:
-        where = f"{error.filename or path}, line {error.lineno}"
-        raise InputError(f"config: {where}: {error.msg}.") from error
-    except Exception as error:  # whatever the code of a config raises is the config's mistake
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"config: {path} cannot be read: {what}") from error
-    # Written without yapf, which takes seconds at the start of a run and at each checkpoint;
-    # mmengine's fromfile forgets its argument for that.
-    vars(config)["_format_python_code"] = False
+    config = reading.read(path, trust_config)
+    if not trust_config:
+        buildable.check(config._cfg_dict, path)
     readers.check_pipelines(config, path)
     return complete(config, path, options, say)
 

@@ -85,9 +85,11 @@ def check_pipelines(config: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         InputError: as in a config that inherits its loaders and states train_pipeline alone.
     """
+    if Path(path).suffix != ".py":
+        return
     stated = {
         target.id
-        for statement in ast.parse(Path(path).read_text(encoding="utf-8")).body
+        for statement in ast.parse(Path(path).read_text(encoding="utf-8-sig")).body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
         if isinstance(target, ast.Name)

@@ -61,7 +61,7 @@ tta_model = dict(type="DetTTAModel")
         (GOOD + "something_else = dict(a=1)\n", "nothing reads the section 'something_else'"),
         ('default_scope = "mmdet"\n', "lacks model"),
         (GOOD + "x = (1,\n", r"line 5: "),
-        (GOOD + "x = undefined_name\n", "NameError: name 'undefined_name' is not defined"),
+        (GOOD + "x = undefined_name\n", "line 5: name 'undefined_name' is not defined"),
         ('_base_ = ["nowhere.py"]\n' + GOOD, "nowhere.py"),
         (GOOD + "auto_scale_lr = dict(enable=True)\n", r"base_batch_size .* not None\. As in"),
         (GOOD + "auto_scale_lr = dict(base_batch_size=-16)\n", "a whole number from 1, not -16"),

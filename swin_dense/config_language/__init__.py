@@ -1,0 +1,1 @@
+"""The language of configs: a small part of Python that is evaluated as data, never run."""
