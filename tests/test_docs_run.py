@@ -39,6 +39,10 @@ NOT_RUN = {
     "torchrun ": "several processes: tests/cli/test_distributed.py starts them",
     "srun ": "there is no SLURM here",
     "sbatch ": "there is no SLURM here",
+    "ray ": "tests/openmmlab/engine/test_ray_workers.py starts it",
+    "scancel ": "there is no SLURM here",
+    "python tools/replay.py": "tests/cli/test_bad_input.py runs it on what a run left",
+    "python tools/train.py configs/mask_rcnn_swin_nano.py --resume": "tests/cli/test_train.py does",
     "export ": "it is for the shell that goes on",
     "cd ": "it is for the shell that goes on",
     "git clone": "it is how this came here",
@@ -150,6 +154,8 @@ def shortened(name: str, words: list[str]) -> list[str]:
 
 
 def reason_not_to(line: str) -> str | None:
+    if " --engine ray" in line:
+        return NOT_RUN["ray "]
     return next((why for start, why in NOT_RUN.items() if line.startswith(start)), None)
 
 
@@ -203,9 +209,12 @@ def test_the_first_run_runs_whole(folder, capfd):
 
 
 def test_a_command_is_run_or_it_is_said_why_not():
-    """A block is of Python, of commands (each ours, of NOT_RUN, or printf), or text to read."""
+    """A block is of Python, of commands (ours, of NOT_RUN, or printf), a script, or text."""
     for page in SHOWN:
         for block in blocks(page):
+            if block.kind == "bash":  # a script, which tests/test_docs.py has a shell read
+                assert block.text.startswith("#!")
+                continue
             assert block.kind in ("", "python", "text"), f"{named(page)}: {block.kind}"
             for line in block.lines if not block.kind else ():
                 known = of_ours(line) or reason_not_to(line) or line.startswith("printf ")
