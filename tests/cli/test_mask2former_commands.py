@@ -98,7 +98,12 @@ def test_numbers(finished, small_shapes, tmp_path, capsys):
 def test_pictures(finished, small_shapes, tmp_path):
     task, work = finished
     image = str(small_shapes.image_dir("val") / "000002.png")
-    words = [image, config_of(task), str(work / "iter_4.pth"), *SCALE]
+    content = files.read(work / "iter_4.pth")
+    for name, tensor in content["state_dict"].items():
+        if "mask_embed" in name:  # so few iterations make masks of little contrast
+            tensor.mul_(-3)
+    torch.save(content, tmp_path / "iter_4.pth")
+    words = [image, config_of(task), str(tmp_path / "iter_4.pth"), *SCALE]
     words += ["--out-dir", str(tmp_path / "drawn")]
     words += [] if task == "label maps" else ["--score-thr", "0.01"]
     assert image_demo.main([*words, "--cfg-options", *smaller(task)]) == 0
