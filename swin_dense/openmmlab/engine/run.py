@@ -194,13 +194,15 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
             "backbone: random weights. The papers start from ImageNet weights; give them as "
             "`pretrained` to come near their results."
         )
-    with explained(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         if int(os.environ.get("RANK", 0)) == 0:
             stack.enter_context(run_folder.owned(Path(config.work_dir)))
-        runner = _runner(config)
+        with explained():
+            runner = _runner(config)
         runner.register_hook(stack.enter_context(ends.listening()))
         try:
-            runner.train()
+            with explained():
+                runner.train()
         except InputError as error:
             error.iterations = runner.iter
             raise

@@ -1,7 +1,7 @@
-"""Say in words what three errors of torch mean for a model that runs.
+"""Say in words what four errors of torch mean for a model that runs.
 
-Only images, the batch and the machine of the moment decide them, so no check of the config can come
-before.
+Only images, the batch, the machine of the moment and other processes decide them, so no check of
+the config can come before.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import workers
 
 TOO_FEW = ("selected index k out of range", "k not in range for dimension")  # CPU, GPU
+LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 ONE_VALUE = "Expected more than 1 value per channel"
 
 
@@ -25,6 +26,12 @@ def explained() -> Iterator[None]:
         text = str(error)
         if workers.is_full(error):
             raise InputError(workers.FULL) from error
+        if any(lost in text for lost in LOST):
+            raise InputError(
+                "training: another process of this run has ended, and this one ends with it. What "
+                "ended it stands beside its rank; if nothing does, it was killed, mostly for "
+                "memory. `resume` goes on from the last checkpoint."
+            ) from error
         if any(few in text for few in TOO_FEW):
             raise InputError(
                 "model: top-k asks for more candidates than the feature map has. A DETR of two "

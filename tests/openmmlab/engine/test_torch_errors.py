@@ -1,4 +1,4 @@
-"""Two errors that torch raises, and what a user reads instead."""
+"""Errors that torch raises, and what a user reads instead."""
 
 import pytest
 import torch
@@ -17,6 +17,11 @@ def test_too_few_places_for_the_queries():
 def test_one_value_for_a_batch_norm():
     with pytest.raises(InputError, match=r"at least two images .*batch_size=2"), explained():
         nn.BatchNorm2d(5)(torch.zeros(1, 5, 1, 1))
+
+
+def test_another_process_ended():
+    with pytest.raises(InputError, match=r"another process of this run has ended"), explained():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]")
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ValueError, TypeError, KeyError])
