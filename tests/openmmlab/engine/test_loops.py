@@ -19,7 +19,6 @@ from swin_dense.openmmlab.settings import image_sizes, places
 from swin_dense.registry import HOOKS
 
 
-@HOOKS.register_module()
 class Losses(Hook):
     """Write the losses and images of each iteration, and the numbers of each evaluation."""
 
@@ -39,7 +38,6 @@ class Losses(Hook):
             file.write(json.dumps(line) + "\n")
 
 
-@HOOKS.register_module()
 class Signal(Hook):
     """Send this process a signal in an iteration or in an evaluation."""
 
@@ -53,6 +51,16 @@ class Signal(Hook):
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.evaluation:
             os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known():
+    """Other tests look at all that is registered."""
+    for hook in (Losses, Signal):
+        HOOKS.register_module(module=hook)
+    yield
+    for hook in (Losses, Signal):
+        del HOOKS.module_dict[hook.__name__]
 
 
 def options(stated):
