@@ -52,7 +52,7 @@ class DenseRunner(Runner):
     def __init__(self, *args: Any, **kwargs: Any):
         self.earlier_weights: list[dict[str, Any]] = []  # of the run that this one resumes
         self._batch = 0  # images of a step of the optimizer, in all processes; set by scale_lr
-        self._left: dict[str, Any] = {}  # of the resumed checkpoint: what take_up restores
+        self._left: dict[str, Any] | None = None  # of the resumed checkpoint, for take_up
         self.generator_states: list[generators.State] = []  # of each process, for a checkpoint
         self._evaluating: list[generators.State] | None = None  # the same before an evaluation
         super().__init__(*args, **kwargs)
@@ -124,15 +124,18 @@ class DenseRunner(Runner):
 
     def take_up(self) -> None:
         """Have generators and half gathered gradients be what they were at the checkpoint."""
-        kept, self._left = self._left, {}
+        kept, self._left = self._left, None
+        if kept is None:
+            return
         states = kept.get("generators", [])
         if len(states) == self.world_size:
             generators.restore(states[self.rank])
-        elif states:
+        else:
+            count = f"is of {len(states)} processes, this run has {self.world_size}"
             self.logger.warning(
-                f"`resume`: the checkpoint is of {len(states)} processes, this run has "
-                f"{self.world_size}. The order of the images goes on; random numbers of the model "
-                "(dropped paths, sampled boxes) begin anew, so losses are not those of that run."
+                f"`resume`: the checkpoint {count if states else 'keeps no random numbers'}. The "
+                "order of the images goes on; random numbers of the model (dropped paths, sampled "
+                "boxes) begin anew, so losses are not those of that run."
             )
         for name, parameter in bare(self.model).named_parameters():
             if name in kept.get("gradients", {}):

@@ -141,6 +141,20 @@ def test_a_resumed_run_is_the_run(name, small_shapes, tmp_path):
             assert torch.equal(tensor, other[part][key]), key
 
 
+@pytest.mark.parametrize(
+    ("kept", "says"), [([], "keeps no random numbers"), ([{}, {}], "is of 2 processes")]
+)
+def test_a_run_that_cannot_be_the_same_says_so(kept, says, small_shapes, tmp_path):
+    stated = {**SAVING, "default_hooks.checkpoint.interval": 1, "val_evaluator": None}
+    stated.update(val_cfg=None, val_dataloader=None)
+    trained(tmp_path / "a", "segmentation", small_shapes, stated, 2)
+    checkpoint = files.read(tmp_path / "a/iter_1.pth")
+    torch.save({**checkpoint, "generators": kept}, tmp_path / "old.pth")
+    trained(tmp_path / "b", "segmentation", small_shapes, stated, 2, resume=tmp_path / "old.pth")
+    log = next((tmp_path / "b").glob("*/*.log")).read_text()
+    assert log.count(f"the checkpoint {says}") == 1
+
+
 @pytest.mark.parametrize("place", ["iteration", "evaluation"])
 def test_a_signal_saves_the_run_that_then_goes_on(place, small_shapes, tmp_path):
     """In an evaluation of an average, too: what is saved is the model."""
