@@ -323,6 +323,13 @@ def test_only_a_run_s_own_checkpoint_is_resumed(
     assert says in text
 
 
+def test_a_hook_without_a_class(capsys, tmp_path, small_shapes):
+    config = tmp_path / "mine.py"
+    config.write_text(f"_base_ = {str(SEGMENTATION)!r}\ncustom_hooks = ['EMAHook']\n")
+    text = train_on(capsys, tmp_path, config, small_shapes.root)
+    assert "custom_hooks: each names its class, as in [{'type': 'EMAHook'}]; got 'EMAHook'" in text
+
+
 def test_resuming_with_other_classes(capsys, tmp_path, trained, broken):
     task, config, folder = trained
     if task == "detection":

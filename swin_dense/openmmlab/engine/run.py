@@ -180,6 +180,11 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
     if backbone and (alone or pretrained or config.get("resume")):
         backbone.pop("init_cfg", None)  # loaded by us where nothing replaces it
     hooks = list(config.get("custom_hooks") or [])
+    for hook in hooks:
+        if not (isinstance(hook, Mapping) and "type" in hook):
+            raise InputError(
+                f"custom_hooks: each names its class, as in [{{'type': 'EMAHook'}}]; got {hook!r}."
+            )
     there = {hook["type"] for hook in hooks}  # a config written by a run has them already
     config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
     if not there & {"swin_dense.Recorder", "swin_dense.FiniteLoss"}:
