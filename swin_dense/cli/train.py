@@ -73,7 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--on-not-finite",
         choices=["stop", "skip", "back"],
-        default="stop",
         help="at a gradient that is not finite: end the run, leave the batch out, or go on with "
         "the last checkpoint's weights; tools/replay.py shows what happened (stop)",
     )
@@ -113,7 +112,8 @@ def _train(asked: argparse.Namespace) -> None:
     if asked.max_iters is not None:
         for line in run.shorten(config, asked.max_iters, asked.cfg_options or ()):
             _say(line)
-    config.on_not_finite = asked.on_not_finite
+    if asked.on_not_finite:
+        config.on_not_finite = asked.on_not_finite
     if asked.amp:
         run.use_amp(config, asked.amp)
     if asked.no_scale_lr and config.get("auto_scale_lr"):

@@ -33,15 +33,18 @@ class Recorder(Hook):
     """Look at gradients before each step of the optimizer, and at all that is saved.
 
     Args:
-        policy: what happens then. "stop" ends the run; "skip" leaves the batch out; "back" goes on
-            with the weights and the optimizer of the last checkpoint. Both at most ten times.
+        policy: what happens then. "stop" ends the run; "skip" leaves the batch out, and all whose
+            gradients were gathered with its; "back" goes on with the weights and the optimizer of
+            the last checkpoint. Both at most ten times.
         interval: iterations between two looks at the terms of the loss.
     """
 
     def __init__(self, policy: str = "stop", interval: int = 10):
+        if policy not in POLICIES:
+            raise InputError(f"`on_not_finite`: one of {', '.join(POLICIES)}, not {policy!r}.")
         self.policy, self.interval = policy, interval
         self.times = 0
-        self._watched: set[int] = set()
+        self._watched: Any = None  # the optimizer whose steps are looked at
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what the iteration begins with."""
@@ -53,8 +56,8 @@ class Recorder(Hook):
         if self.policy != "stop":
             self._buffers = [(b, b.clone()) for b in _buffers(runner)]
         optimizer = getattr(runner.optim_wrapper, "optimizer", None)
-        if optimizer is not None and id(optimizer) not in self._watched:
-            self._watched.add(id(optimizer))
+        if optimizer is not None and optimizer is not self._watched:
+            self._watched = optimizer
             optimizer.register_step_pre_hook(_require_finite)
 
     def after_train_iter(
@@ -62,33 +65,39 @@ class Recorder(Hook):
     ) -> None:
         """Look at the terms of the loss; a broken one may wait for the optimizer's step."""
         last = runner.iter + 1 == runner.max_iters
+        now = last or self.every_n_train_iters(runner, self.interval)
         waits = getattr(runner.optim_wrapper, "_accumulative_counts", 1) > 1
-        if last or waits or self.every_n_train_iters(runner, self.interval):
+        if waits or (now and self.policy == "stop"):  # else the step was a good one
             terms = {k: v for k, v in outputs.items() if isinstance(v, Tensor)}
             if names := diagnosis.broken(terms):
-                self._stop(runner, f"loss: {', '.join(names)}")
+                self.not_finite(runner, f"loss: {', '.join(names)}")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to keep what no run can go on from."""
-        model = getattr(runner.model, "module", runner.model)
-        found = diagnosis.of_state(model, getattr(runner.optim_wrapper, "optimizer", None))
-        if found:
+        optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+        if found := diagnosis.of_state(_model(runner), optimizer):
             raise InputError(
                 f"training: at iteration {runner.iter + 1} {found.text}; the checkpoint was not "
                 f"written. {REMEDY}"
             )
 
-    def not_finite(self, runner: Any) -> None:
+    def not_finite(self, runner: Any, terms: str = "") -> None:
         """Say what happened in the iteration, keep it, and do as the policy says.
+
+        Args:
+            terms: of the loss that are not finite, if these were looked at.
 
         Raises:
             InputError: the run ends.
         """
         self.times += 1
-        runner.optim_wrapper.zero_grad()
+        found, text = self._record(runner, terms)
         if self.policy == "stop" or self.times > MOST:
-            self._stop(runner)
-        text = self._record(runner)[1]
+            advice = REMEDY
+            if found.kind == "input":
+                advice = "Look at these images and at the steps of train_pipeline."
+            often = f" It happened {self.times} times; the run ends." if self.times > MOST else ""
+            raise InputError(f"{text}{often} {advice}")
         for buffer, before in self._buffers:
             buffer.copy_(before)
         runner.optim_wrapper.zero_grad()
@@ -102,18 +111,9 @@ class Recorder(Hook):
             text += " The batch is left out."
         runner.logger.warning(f"{text} ({self.times} of at most {MOST} times)")
 
-    def _stop(self, runner: Any, terms: str = "") -> None:
-        found, text = self._record(runner, terms)
-        advice = REMEDY
-        if found.kind == "input":
-            advice = "Look at these images and at the steps of train_pipeline."
-        often = f" It happened {self.times} times; the run ends." if self.times > MOST else ""
-        raise InputError(f"{text}{often} {advice}")
-
-    def _record(self, runner: Any, terms: str = "") -> tuple[Finding, str]:
+    def _record(self, runner: Any, terms: str) -> tuple[Finding, str]:
         """Compute the iteration once more, write a file that shows it, and word what was found."""
-        model = getattr(runner.model, "module", runner.model)
-        after = generators.state()
+        model, after = _model(runner), generators.state()
         generators.restore(self._begun)
         found = diagnosis.of_iteration(
             model, self._batch, lambda: runner.optim_wrapper.optim_context(runner.model)
@@ -150,15 +150,18 @@ def _precision(wrapper: Any) -> str | None:
     return "float16" if isinstance(wrapper, AmpOptimWrapper) else None
 
 
+def _model(runner: Any) -> Any:
+    return getattr(runner.model, "module", runner.model)
+
+
 def _buffers(runner: Any) -> list[Tensor]:
-    model = getattr(runner.model, "module", runner.model)
-    return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    return [buffer for buffer in _model(runner).buffers() if buffer.is_floating_point()]
 
 
 def _require_finite(optimizer: torch.optim.Optimizer, *args: Any) -> None:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
     gradients = [gradient for gradient in gradients if gradient is not None]
-    if gradients:
-        norms = torch._foreach_norm(gradients)
-        if not torch.isfinite(torch.stack([norm.float() for norm in norms]).sum()):
-            raise NotFiniteError
+    if not gradients or torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all():
+        return
+    if not all(torch.isfinite(one).all() for one in gradients):  # else squares were too large
+        raise NotFiniteError

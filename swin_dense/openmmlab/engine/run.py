@@ -185,11 +185,14 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
             raise InputError(
                 f"custom_hooks: each names its class, as in [{{'type': 'EMAHook'}}]; got {hook!r}."
             )
-    there = {hook["type"] for hook in hooks}  # a config written by a run has them already
+    there = {hook["type"]: hook for hook in hooks}  # a config written by a run has them already
+    recorder = there.get("swin_dense.Recorder") or there.get("swin_dense.FiniteLoss")
+    if recorder is None:
+        recorder = ConfigDict(type="swin_dense.Recorder")
+        hooks.append(recorder)
+    if policy := config.get("on_not_finite"):
+        recorder["policy"] = policy
     config.custom_hooks = hooks + [ConfigDict(type=name) for name in ALWAYS if name not in there]
-    if not there & {"swin_dense.Recorder", "swin_dense.FiniteLoss"}:
-        policy = config.get("on_not_finite") or "stop"
-        config.custom_hooks.append(ConfigDict(type="swin_dense.Recorder", policy=policy))
     config.pretrained = pretrained or config.get("pretrained")
     if alone and not config.pretrained and start["type"] == "Pretrained":
         config.pretrained = start["checkpoint"]

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 import swin_dense.openmmlab  # noqa: F401
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError
+from swin_dense.openmmlab.engine.recorder import Recorder
 from swin_dense.openmmlab.engine.runner import DenseRunner
 
 NUMBERS = itertools.count()
@@ -134,6 +135,25 @@ def test_where_it_arose_is_named(plant, tmp_path):
 def test_gradients_that_are_gathered_are_looked_at_in_each_iteration(tmp_path):
     with pytest.raises(InputError, match=r"at iteration 3 pixels of 5.jpg .*loss: loss\)"):
         trained(tmp_path, in_input, accumulated=4)
+
+
+def test_gathered_gradients_are_left_out_together(tmp_path):
+    runner = trained(tmp_path, in_input, "skip", accumulated=2)
+    assert weights(runner).isfinite().all()
+    steps = files.read(tmp_path / "iter_6.pth")["optimizer"]["state"][0]["step"]
+    assert float(steps) == 3  # the second one from its second batch alone
+
+
+def test_gradients_too_large_to_be_squared_are_finite(tmp_path):
+    def large(runner, batch):
+        runner.model.body[0].weight.register_hook(lambda gradient: gradient * 0 + 1e19)
+
+    assert weights(trained(tmp_path, large)).isfinite().all()
+
+
+def test_a_policy_is_one_of_three():
+    with pytest.raises(InputError, match=r"`on_not_finite`: one of stop, skip, back, not 'go on'"):
+        Recorder("go on")
 
 
 def weights(runner):
