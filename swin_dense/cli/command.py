@@ -56,7 +56,8 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
             if not error.saved:
                 text = f"stopped by {error.signal.name}{_how_on(parser)}"
             else:
-                text = f"stopped by {error.signal.name}: {error.saved}; to go on:\n  "
+                how = "to go on" if _alone() else "to go on, under the same launcher"
+                text = f"stopped by {error.signal.name}: {error.saved}; {how}:\n  "
                 text += _again(parser, arguments)
             if first_process():
                 print(text, file=sys.stderr, flush=True)
@@ -85,7 +86,7 @@ def stopped_by_signals() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise StoppedError(number)
 
-    alone = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1))) == 1
+    alone = _alone()
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         with contextlib.suppress(ValueError):  # only the main thread may
             if alone and signal.getsignal(number) is signal.SIG_DFL:
@@ -111,8 +112,8 @@ def _again(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
         value = given[place + 1 : place + 2]
         del given[place : place + 1 + bool(value and not value[0].startswith("--"))]
     given = [one for one in given if not one.startswith("--resume=")]
-    start = "python " if parser.prog.endswith(".py") else ""
-    return start + shlex.join([*parser.prog.split(), given[0], "--resume", *given[1:]])
+    start = "python " if parser.prog.endswith(".py") and _alone() else ""
+    return start + shlex.join([*parser.prog.split(), *given, "--resume"])
 
 
 def accept_any_text() -> None:
@@ -159,6 +160,10 @@ def ignore_what_they_mean() -> None:
 def first_process() -> bool:
     """Return whether this process speaks and writes for all of a distributed run."""
     return _rank() == 0
+
+
+def _alone() -> bool:
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1))) == 1
 
 
 def _rank() -> int:

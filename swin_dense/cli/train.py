@@ -1,6 +1,7 @@
 """Train a detector or a segmentor; the config says which."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from swin_dense.task import Task
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+    from swin_dense.checkpoints.files import Checkpoint
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(asked: argparse.Namespace) -> None:
     from swin_dense.checkpoints import files
-    from swin_dense.openmmlab.engine import run
+    from swin_dense.openmmlab.engine import run, run_folder
     from swin_dense.openmmlab.settings import config as configs
     from swin_dense.openmmlab.settings import fits, image_sizes, places, whole_sets
 
@@ -91,8 +94,8 @@ def _train(asked: argparse.Namespace) -> None:
         asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"
     )
     config.launcher = asked.launcher
-    _resume(config, asked)
-    _seed(config, asked.seed)
+    before = _before(config, asked)
+    _seed(config, asked.seed, before)
     files.require_place(config.work_dir, "--work-dir")
     splits = ("train",) if asked.no_val else ("train", "val")
     resumed = Path(asked.resume).parent if asked.resume not in (None, "latest") else None
@@ -128,22 +131,24 @@ def _train(asked: argparse.Namespace) -> None:
         config.extend = True
     if asked.allow_missing:
         config.allow_missing = asked.allow_missing
-    if config.get("load_from"):
-        _agree_on_classes(config)
+    if before is not None:
+        _agree_on_classes(config, before)
+        del before  # its weights; the run reads them when it has a place for them
     _balance(config, asked)
 
-    with work_dir(Path(config.work_dir)):
+    folder = Path(config.work_dir)
+    alone = run_folder.owned(folder) if first_process() else contextlib.nullcontext()
+    with work_dir(folder), alone:
         run.train(config, asked.pretrained, _say)
     _say(f"checkpoints, log and half-precision weights: {config.work_dir}")
     _say(f"curve of the training: {Path(config.work_dir) / 'curve.png'} and training.html there")
 
 
-def _agree_on_classes(config: "Config") -> None:
+def _agree_on_classes(config: "Config", checkpoint: "Checkpoint") -> None:
     """Order the classes as the heads were trained; with other classes heads start anew."""
     from swin_dense.openmmlab.engine import weights
     from swin_dense.openmmlab.settings import classes
 
-    checkpoint = weights.read(config.load_from)
     trained = weights.class_names(checkpoint)
     found = tuple(config.train_dataloader.dataset.metainfo.classes)
     segmentation = Task.of(config) is Task.SEMANTIC
@@ -165,44 +170,42 @@ def _balance(config: "Config", asked: argparse.Namespace) -> None:
         _say(line)
 
 
-def _resume(config: "Config", asked: argparse.Namespace) -> None:
-    """State which checkpoint the run goes on from, or starts from."""
-    from swin_dense.openmmlab.engine import run_folder
+def _before(config: "Config", asked: argparse.Namespace) -> "Checkpoint | None":
+    """State which checkpoint the run goes on from, or starts from, and return it, read."""
+    from swin_dense.openmmlab.engine import run_folder, weights
 
     folder = Path(config.work_dir)
     if asked.load_from:
         config.load_from = asked.load_from
     if asked.resume:
         config.resume = True
-        config.load_from = asked.resume
-        if asked.resume == "latest":
-            last = run_folder.newest(folder, _say)
-            if last is None:
-                raise InputError(
-                    f"--resume: {folder} holds no checkpoint to go on from. Name one with "
-                    "--resume PATH, or leave --resume out to start anew."
-                )
-            config.load_from = str(last)
-    elif config.get("resume") and not config.get("load_from"):
-        last = run_folder.newest(folder, _say)
-        config.resume = last is not None
-        config.load_from = last and str(last)
-        _say(f"resume: {last or 'no checkpoint in the work dir, a new run'}")
+        config.load_from = None if asked.resume == "latest" else asked.resume
+    if config.get("load_from") or not config.get("resume"):
+        return weights.read(config.load_from) if config.get("load_from") else None
+    last = run_folder.newest(folder, _say)
+    if last is None and asked.resume:
+        raise InputError(
+            f"--resume: {folder} holds no checkpoint to go on from. Name one with --resume PATH, "
+            "or leave --resume out to start anew."
+        )
+    config.resume = last is not None
+    config.load_from = last and str(last.path)
+    if not asked.resume:
+        _say(f"resume: {config.load_from or 'no checkpoint in the work dir, a new run'}")
+    return last
 
 
-def _seed(config: "Config", asked: int | None) -> None:
+def _seed(config: "Config", asked: int | None, before: "Checkpoint | None") -> None:
     """Set the seed: the one asked for, that of the resumed run, the config's, else 0."""
-    from swin_dense.openmmlab.engine import weights
-
     seed = dict(config.get("randomness") or {}).get("seed") if asked is None else asked
-    if config.get("resume"):
-        before = weights.read(config.load_from).get("meta", {}).get("seed")
-        if asked is not None and before is not None and before != asked:
+    if config.get("resume") and before is not None:
+        its = before.get("meta", {}).get("seed")
+        if asked is not None and its is not None and its != asked:
             raise InputError(
-                f"--seed {asked}: the run of {config.load_from} has the seed {before}, and so has "
+                f"--seed {asked}: the run of {config.load_from} has the seed {its}, and so has "
                 "what goes on from it. Leave --seed out."
             )
-        seed = seed if before is None else before
+        seed = seed if its is None else its
     config.randomness = {**(config.get("randomness") or {}), "seed": seed or 0}
 
 

@@ -184,13 +184,19 @@ def test_a_signal_to_end_clears_up_and_says_how_to_go_on(tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("given", "again"),
     [
-        (["a b.py", "--max-iters", "3"], "'a b.py' --resume --max-iters 3"),
-        (["c.py", "--resume", "w/iter_2.pth", "--seed=1"], "c.py --resume --seed=1"),
+        (["a b.py", "--max-iters", "3"], "'a b.py' --max-iters 3 --resume"),
+        (["--max-iters", "3", "a.py"], "--max-iters 3 a.py --resume"),
+        (["c.py", "--resume", "w/iter_2.pth", "--seed=1"], "c.py --seed=1 --resume"),
         (["c.py", "--resume=w/iter_2.pth"], "c.py --resume"),
-        (["c.py", "--resume", "--seed=1"], "c.py --resume --seed=1"),
+        (["c.py", "--resume", "--seed=1"], "c.py --seed=1 --resume"),
     ],
 )
-def test_a_run_that_a_signal_ended_is_taken_up_by_the_line_it_prints(capsys, given, again):
+def test_a_run_that_a_signal_ended_is_taken_up_by_the_line_it_prints(
+    capsys, monkeypatch, given, again
+):
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
     def body(asked):
         raise StoppedError(signal.SIGUSR1, "iteration 2 is saved as w/iter_2.pth")
 
@@ -203,3 +209,8 @@ def test_a_run_that_a_signal_ended_is_taken_up_by_the_line_it_prints(capsys, giv
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "stopped by SIGUSR1: iteration 2 is saved as w/iter_2.pth; to go on:"
     assert said[1] == f"  python tools/train.py {again}"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command(body, parser)(given) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("; to go on, under the same launcher:")
+    assert said[1] == f"  tools/train.py {again}"

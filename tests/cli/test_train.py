@@ -1,6 +1,7 @@
 """Training from the command line: what it writes, how it resumes, what the schedule becomes."""
 
 import json
+import os
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import CONFIGS, ROOT, SMALL
 from swin_dense.checkpoints import files
 from swin_dense.cli import train
 from swin_dense.datasets import shapes
+from swin_dense.openmmlab.engine import run_folder
 
 
 def logged(work):
@@ -71,6 +73,14 @@ def test_a_resumed_run_keeps_its_rate_and_says_so_for_another_batch(
         assert told == (batch == 2)
         rates.append([row["lr"] for row in logged(folder) if "loss" in row])
     assert rates[0] == rates[1]
+
+
+def test_a_work_dir_is_of_one_run(small_shapes, tmp_path, capsys):
+    words = [str(CONFIGS["segmentation"]), "--data-root", str(small_shapes.root), "--no-val"]
+    with run_folder.owned(tmp_path):
+        assert train.main([*words, "--work-dir", str(tmp_path), "--max-iters", "2", *SMALL]) == 2
+        assert {path.name for path in tmp_path.iterdir()} == {run_folder.LOCK}
+    assert f"another run writes to {tmp_path} (process {os.getpid()} on" in capsys.readouterr().err
 
 
 def test_resume_without_a_path_takes_the_last_checkpoint(small_shapes, tmp_path, capsys):

@@ -62,9 +62,9 @@ def endless(loader: DataLoader, seen: int) -> Generator[Any, None, None]:
     """Give batches for ever, without loading the first `seen`."""
     epoch, order = 0, loader.batch_sampler
     while True:
-        for one in (loader.sampler, getattr(order, "sampler", None)):
-            if one is not None and hasattr(one, "set_epoch"):
-                one.set_epoch(epoch)
+        sampler = getattr(order, "sampler", loader.sampler)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
         given, before = False, seen
         for batch in batches(loader, seen):
             given = True

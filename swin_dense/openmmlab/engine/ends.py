@@ -27,7 +27,6 @@ NUMBERS = [
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
     if hasattr(signal, name)
 ]
-GRACE = 20  # seconds that one of several processes waits for the others
 
 
 class Leave(Hook):
@@ -95,10 +94,6 @@ def listening() -> Iterator[Leave]:
         text = f"{name}: the run saves after this iteration and ends; a second signal ends it now\n"
         with contextlib.suppress(OSError):
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
-        if distributed.is_available() and distributed.is_initialized():
-            timer = threading.Timer(GRACE, os._exit, [128 + signal.SIGTERM])
-            timer.daemon = True
-            timer.start()
 
     if threading.current_thread() is threading.main_thread():
         for number in NUMBERS:

@@ -41,6 +41,15 @@ class _Recorded:
             runner.call_hook("after_train_iter", batch_idx=place, data_batch=given[-1], outputs={})
             self._iter = self._iter + 1  # type: ignore[has-type]
 
+    def _evaluate_if_due(self, done: int, last: int) -> None:
+        """Evaluate if it is time to, after `done` of `last` iterations or epochs."""
+        loop: Any = self
+        loop._decide_current_val_interval()
+        if loop.runner.val_loop is None or done < loop.val_begin:
+            return
+        if done % loop.val_interval == 0 or done == last:
+            loop.runner.evaluate()
+
 
 @LOOPS.register_module()
 class IterationLoop(_Recorded, IterBasedTrainLoop):
@@ -54,22 +63,15 @@ class IterationLoop(_Recorded, IterBasedTrainLoop):
         batches = draws.endless(self.dataloader, self._iter)
         runner.take_up()
         if self._iter:
-            self._evaluate_if_due()
+            self._evaluate_if_due(self._iter, self._max_iters)
         with closing(batches):
             while self._iter < self._max_iters and not self.stop_training:
                 runner.model.train()
                 self.run_iter(next(batches))
-                self._evaluate_if_due()
+                self._evaluate_if_due(self._iter, self._max_iters)
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
         return runner.model
-
-    def _evaluate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        if self.runner.val_loop is None or self._iter < self.val_begin:
-            return
-        if self._iter % self.val_interval == 0 or self._iter == self._max_iters:
-            self.runner.evaluate()
 
 
 @LOOPS.register_module()
@@ -82,10 +84,10 @@ class EpochLoop(_Recorded, EpochBasedTrainLoop):
         runner.call_hook("before_train")
         if self._iter and not self._seen():
             runner.take_up()
-            self._evaluate_if_due()
+            self._evaluate_if_due(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            self._evaluate_if_due()
+            self._evaluate_if_due(self._epoch, self._max_epochs)
         runner.call_hook("after_train")
         return runner.model
 
@@ -106,10 +108,3 @@ class EpochLoop(_Recorded, EpochBasedTrainLoop):
         """Return how many batches of this epoch were trained on, 0 if epochs had another length."""
         seen = self._iter - self._epoch * len(self.dataloader)
         return seen if 0 <= seen <= len(self.dataloader) else 0
-
-    def _evaluate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        if self.runner.val_loop is None or self._epoch < self.val_begin:
-            return
-        if self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs:
-            self.runner.evaluate()

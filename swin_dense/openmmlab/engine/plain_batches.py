@@ -45,9 +45,7 @@ def plain(node: Any) -> Any:
         return {KIND: "tuple", "values": [plain(value) for value in node]}
     if isinstance(node, list):
         return [plain(value) for value in node]
-    if isinstance(node, int) and not isinstance(node, bool):
-        return int(node)
-    return node if node is None or isinstance(node, str | bool | float) else str(node)
+    return node if node is None or isinstance(node, str | int | float) else str(node)
 
 
 def rebuilt(node: Any) -> Any:

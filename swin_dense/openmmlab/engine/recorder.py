@@ -106,7 +106,7 @@ class Recorder(Hook):
             if last is None:
                 raise InputError(f"{text} There is no checkpoint to go back to. {REMEDY}")
             runner.go_back(last)
-            text += f" Going on with the weights of {last.name}."
+            text += f" Going on with the weights of {last.path.name}."
         else:
             text += " The batch is left out."
         runner.logger.warning(f"{text} ({self.times} of at most {MOST} times)")

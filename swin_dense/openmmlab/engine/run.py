@@ -1,6 +1,5 @@
 """Train and test a complete config: build the runner, start it from the asked weights, report."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -15,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.data.metrics import table_name
-from swin_dense.openmmlab.engine import ends, run_folder, trained
+from swin_dense.openmmlab.engine import ends, trained
 from swin_dense.openmmlab.engine.reporting import Watch
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare, warms_up
 from swin_dense.openmmlab.engine.torch_errors import explained
@@ -202,12 +201,10 @@ def train(config: Config, pretrained: str | None = None, say: Any = print) -> Pa
             "backbone: random weights. The papers start from ImageNet weights; give them as "
             "`pretrained` to come near their results."
         )
-    with contextlib.ExitStack() as stack:
-        if int(os.environ.get("RANK", 0)) == 0:
-            stack.enter_context(run_folder.owned(Path(config.work_dir)))
-        with explained():
-            runner = _runner(config)
-        runner.register_hook(stack.enter_context(ends.listening()))
+    with explained():
+        runner = _runner(config)
+    with ends.listening() as leave:
+        runner.register_hook(leave)
         try:
             with explained():
                 runner.train()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swin_dense.checkpoints import files
+from swin_dense.checkpoints.files import Checkpoint
 from swin_dense.errors import InputError
 
 try:
@@ -51,16 +52,17 @@ def owned(folder: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """Return the newest checkpoint that can be read, None if the folder holds none.
+def newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest checkpoint of a run that can be read, None if the folder holds none.
 
     Raises:
         InputError: it holds some, and none can be read.
     """
     found = [one for one in folder.glob("*.pth") if _CHECKPOINT.fullmatch(one.name)]
-    found.sort(key=lambda one: (one.stat().st_mtime_ns, _number(one)), reverse=True)
+    kinds = {one.name.partition("_")[0] for one in found}  # copies are as old as their copying
+    found.sort(key=lambda one: (len(kinds) > 1 and one.stat().st_mtime_ns, _number(one)))
     broken: list[str] = []
-    for one in found:
+    for one in reversed(found):
         try:
             content = files.read(one)
             if "iter" in content.get("meta", {}):
@@ -68,7 +70,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
                     say(line)
                 if broken:
                     say(f"resume: going on from {one.name}, the newest that can be read")
-                return one
+                return content
             broken.append(f"resume: {one.name} holds weights only")
         except (InputError, OSError) as error:
             broken.append(f"resume: {one.name} was not written to its end ({error})")

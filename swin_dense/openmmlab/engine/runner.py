@@ -54,6 +54,7 @@ class DenseRunner(Runner):
         self._batch = 0  # images of a step of the optimizer, in all processes; set by scale_lr
         self._left: dict[str, Any] | None = None  # of the resumed checkpoint, for take_up
         self.generator_states: list[generators.State] = []  # of each process, for a checkpoint
+        self._saved: tuple[int, Path] = (-1, Path())  # after how many iterations last, and where
         self._evaluating: list[generators.State] | None = None  # the same before an evaluation
         super().__init__(*args, **kwargs)
         self._console(logging.INFO)
@@ -141,9 +142,8 @@ class DenseRunner(Runner):
             if name in kept.get("gradients", {}):
                 parameter.grad = kept["gradients"][name].to(parameter.device)
 
-    def go_back(self, path: Path) -> None:
+    def go_back(self, checkpoint: weights.Checkpoint) -> None:
         """Take weights and optimizer from a checkpoint of this run, and go on from here."""
-        checkpoint = weights.read(str(path))
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # of averages
         bare(self.model).load_state_dict(checkpoint["state_dict"])
         self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
@@ -160,8 +160,8 @@ class DenseRunner(Runner):
         The next checkpoint of the resumed run replaces the file.
         """
         name = f"iter_{done}.pth"
-        if self.message_hub.runtime_info.get("saved_at") == done:
-            return f"iteration {done} is saved in {self.work_dir}"
+        if self._saved[0] == done:
+            return f"iteration {done} is saved as {self._saved[1]}"
         self.message_hub.update_info(saving.LEFT, name)
         meta = {"iter": done, "epoch": self.epoch}
         self.save_checkpoint(self.work_dir, name, meta=meta, by_epoch=False)
@@ -175,7 +175,7 @@ class DenseRunner(Runner):
         self.generator_states = self._evaluating or all_gather_object(generators.state())
         done = (kwargs.get("meta") or {}).get("iter")
         done = self.iter + (not kwargs.get("by_epoch", True)) if done is None else done
-        self.message_hub.update_info("saved_at", done)
+        self._saved = done, Path(out_dir) / filename
         if self.rank != 0:
             return
         if "://" in out_dir or kwargs.get("backend_args") or kwargs.get("file_client_args"):

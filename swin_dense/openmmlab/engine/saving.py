@@ -14,10 +14,10 @@ LEFT = "stopped_file"  # the run's note of a checkpoint that a signal asked for
 
 def with_ours(hooks: Any) -> Any:
     """Return the default hooks of a config, mmengine's checkpoint hook as ours."""
-    hook = (hooks or {}).get("checkpoint")
+    hook = (hooks or {}).get("checkpoint", {})  # mmengine has one where none is stated
     if not isinstance(hook, dict) or hook.get("type") not in (None, "CheckpointHook"):
         return hooks
-    return {**hooks, "checkpoint": {**hook, "type": "swin_dense.Checkpoints"}}
+    return {**(hooks or {}), "checkpoint": {**hook, "type": "swin_dense.Checkpoints"}}
 
 
 @HOOKS.register_module()
@@ -35,7 +35,7 @@ class Checkpoints(CheckpointHook):
             self.keep_ckpt_ids.append(step)  # drops the first when it is full
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         if left := runner.message_hub.runtime_info.get(LEFT):
-            gone.append(Path(self.out_dir) / left)
+            gone.append(Path(runner.work_dir) / left)
             runner.message_hub.update_info(LEFT, "")
         self.max_keep_ckpts = -1
         try:

@@ -23,16 +23,22 @@ def test_the_newest_that_can_be_read(tmp_path):
     assert run_folder.newest(tmp_path, said.append) is None
     write(tmp_path, "iter_9.pth", 100)
     good = write(tmp_path, "epoch_2.pth", 200)
-    assert run_folder.newest(tmp_path, said.append) == good
+    assert run_folder.newest(tmp_path, said.append).path == good
     assert said == []
     whole = good.read_bytes()
     for content in (whole[: len(whole) // 2], b""):
         (tmp_path / "iter_12.pth").write_bytes(content)
         os.utime(tmp_path / "iter_12.pth", (300, 300))
         said.clear()
-        assert run_folder.newest(tmp_path, said.append) == good
+        assert run_folder.newest(tmp_path, said.append).path == good
         assert said[0].startswith("resume: iter_12.pth was not written to its end (")
         assert said[1] == "resume: going on from epoch_2.pth, the newest that can be read"
+
+
+def test_numbers_tell_more_than_times(tmp_path):
+    last = write(tmp_path, "iter_10.pth", 100)
+    write(tmp_path, "iter_9.pth", 200)  # as a copy of the folder may have it
+    assert run_folder.newest(tmp_path, print).path == last
 
 
 def test_none_can_be_read(tmp_path):

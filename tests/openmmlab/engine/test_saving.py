@@ -54,5 +54,7 @@ def test_mmengine_s_hook_becomes_ours():
         "checkpoint": {"interval": 3, "type": "swin_dense.Checkpoints"},
         "timer": None,
     }
-    for others in (None, {"checkpoint": None}, {"checkpoint": {"type": "Mine"}}):
+    for without in (None, {}):
+        assert with_ours(without) == {"checkpoint": {"type": "swin_dense.Checkpoints"}}
+    for others in ({"checkpoint": None}, {"checkpoint": {"type": "Mine"}}):
         assert with_ours(others) == others
