@@ -41,6 +41,11 @@ class StoppedError(KeyboardInterrupt):
         self.saved = saved
 
 
+def extra_of_ours(name: str) -> str:
+    """Return the sentence that says how an extra of this project is installed."""
+    return f"It is an extra of this project: pip install '.[{name}]' in the project's folder."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the hint " Did you mean ...?" when a known name is close, else ""."""
     close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swin_dense.errors import InputError
+from swin_dense.errors import InputError, extra_of_ours
 
 SUFFIX = ".parquet"
 IMAGES_AT_ONCE, NAMES_AT_ONCE = 16, 10_000  # rows that are read in one go
@@ -33,10 +33,8 @@ def require_pyarrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(
-            f"parquet: pyarrow does not import ({error}). It is an extra of this project: "
-            "pip install '.[parquet]' in the project's folder."
-        ) from error
+        text = f"parquet: pyarrow does not import ({error}). {extra_of_ours('parquet')}"
+        raise InputError(text) from error
     return pyarrow
 
 

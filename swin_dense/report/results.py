@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from swin_dense.datasets import colours, images
-from swin_dense.errors import InputError, nearest
+from swin_dense.errors import InputError, extra_of_ours, nearest
 from swin_dense.report import outlines, pictures
 from swin_dense.report.masks import Masks
 
@@ -477,10 +477,8 @@ def _detections(
     try:
         from supervision import Detections
     except ImportError as error:
-        raise InputError(
-            f"to_supervision: supervision does not import ({error}). It is an extra of this "
-            "project: pip install '.[supervision]' in the project's folder."
-        ) from error
+        text = f"to_supervision: supervision does not import ({error})."
+        raise InputError(f"{text} {extra_of_ours('supervision')}") from error
     data = {"class_name": np.array(names, dtype=str)}
     return Detections(xyxy=boxes, mask=masks, confidence=scores, class_id=labels, data=data)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from swin_dense.errors import InputError
+from swin_dense.errors import InputError, extra_of_ours
 from swin_dense.report.page import text
 from swin_dense.task import Task
 from swin_dense.web import pieces
@@ -72,7 +72,7 @@ def require() -> None:
     Raises:
         InputError: it is not, or it is another version; with what to do.
     """
-    remedy = "It is an extra of this project: pip install '.[web]' in the project's folder."
+    remedy = extra_of_ours("web")
     try:
         version = importlib.metadata.version("gradio")
     except importlib.metadata.PackageNotFoundError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swin_dense.datasets.sources import Picture, Source
-from swin_dense.errors import InputError
+from swin_dense.errors import InputError, extra_of_ours
 
 ATTEMPTS = 3  # to load the model, or to look at the same images, that may end a worker
 LOADING = -1  # among the numbers of groups of images: the model
@@ -68,10 +68,8 @@ def require() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise InputError(
-            f"ray: it does not import ({error}). It is an extra of this project: "
-            "pip install '.[ray]' in the project's folder."
-        ) from error
+        text = f"ray: it does not import ({error}). {extra_of_ours('ray')}"
+        raise InputError(text) from error
     return ray
 
 
