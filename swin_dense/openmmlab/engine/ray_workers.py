@@ -237,10 +237,12 @@ class _Worker:
             for row in batch.to_pylist():
                 group = pickle.loads(row["pictures"])
                 if ray.get(self._attempts.begin.remote(row["number"])) > ATTEMPTS:
+                    which = group[0].name
+                    if len(group) > 1:
+                        which = f"one of {len(group)} images, {which} to {group[-1].name}"
                     raise InputError(
-                        f"ray: {ATTEMPTS} workers died over one of the {len(group)} images from "
-                        f"{group[0].name} to {group[-1].name}. Leave it out, or start again with "
-                        "fewer `workers` if it was for lack of memory: what is done is kept."
+                        f"ray: {ATTEMPTS} workers died over {which}. Leave it out, or start again "
+                        "with fewer `workers` if it was for lack of memory: what is done is kept."
                     )
                 yield from (answered("", found) for found in self._found(group))
                 self._attempts.end.remote(row["number"])
