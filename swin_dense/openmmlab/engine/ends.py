@@ -1,8 +1,8 @@
 """Signals that ask a training to end: it saves after the iteration it is in, and leaves.
 
 A batch system sends SIGTERM (or, if asked, SIGUSR1) before its time limit, a closed terminal
-SIGHUP, Ctrl-C SIGINT. A second signal ends the process at once. Of several processes all leave
-after the same iteration, which they agree on.
+SIGHUP, Ctrl-C SIGINT. A later one ends the process at once. Of several processes all leave after
+the same iteration, which they agree on.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -27,6 +28,9 @@ NUMBERS = [
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
     if hasattr(signal, name)
 ]
+# Signals this close to the first, in seconds, are the same request: a batch system and torchrun
+# both pass it on, and a parent of several threads is reported dead for each of them.
+ECHO = 2.0
 
 
 class Leave(Hook):
@@ -78,20 +82,23 @@ class Leave(Hook):
 
 @contextlib.contextmanager
 def listening() -> Iterator[Leave]:
-    """Note the first signal in the hook that is given; a second one ends this process at once."""
-    hook, owner = Leave(), os.getpid()
+    """Note the first signal in the hook that is given; a later one ends this process at once."""
+    hook, owner, first = Leave(), os.getpid(), 0.0
     kept: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process that loads data and has no handler of its own yet
+        nonlocal first
+        now = time.monotonic()
+        # A process that loads data may have no handler of its own yet.
+        if os.getpid() != owner or (hook.asked and now - first > ECHO):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        hook.asked = number
+        if hook.asked:
+            return
+        hook.asked, first = number, now
         workers.needed(True)
-        for one in kept:
-            signal.signal(one, signal.SIG_DFL)
         name = signal.Signals(number).name
-        text = f"{name}: the run saves after this iteration and ends; a second signal ends it now\n"
+        text = f"{name}: the run saves after this iteration and ends; another signal ends it now\n"
         with contextlib.suppress(OSError):
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
 
@@ -99,6 +106,8 @@ def listening() -> Iterator[Leave]:
         for number in NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stay so
                 kept[number] = signal.signal(number, note)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun may be killed, and told nobody
+        workers.end_with_parent(signal.SIGTERM)
     try:
         yield hook
     finally:

@@ -41,6 +41,13 @@ def needed(yes: bool) -> None:
     _LAST_ITERATION[0] = int(yes)
 
 
+def end_with_parent(number: int) -> bool:
+    """Have the system send this process a signal when its parent ends; say whether it does."""
+    if sys.platform != "linux":
+        return False
+    return not ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def is_full(error: BaseException) -> bool:
     """Say whether an error, of this process or told by one of its workers, means FULL."""
     text = str(error)
@@ -49,11 +56,9 @@ def is_full(error: BaseException) -> bool:
 
 def _begin(parent: int, then: Callable[[int], None] | None, worker: int) -> None:
     """Ask the system to end this process with its parent, which may be killed any time."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        # It may have ended before; a fork server stands between the two.
-        if os.getppid() != parent and multiprocessing.get_start_method() != "forkserver":
-            os._exit(1)
+    forked = multiprocessing.get_start_method() != "forkserver"  # which stands between the two
+    if end_with_parent(signal.SIGKILL) and forked and os.getppid() != parent:
+        os._exit(1)  # it has ended before
     # Signals are for the run, which still needs this process for the iteration it is in.
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):

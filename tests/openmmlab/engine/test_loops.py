@@ -46,7 +46,8 @@ class Signal(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter + 1 == self.iteration:
-            os.kill(os.getpid(), self.number)
+            for _ in range(2):  # as a batch system and torchrun both pass it on
+                os.kill(os.getpid(), self.number)
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.evaluation:
