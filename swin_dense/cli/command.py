@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from swin_dense import parent_process
 from swin_dense.errors import InputError, StoppedError
 
 # The disk or its owner says no; every other error of the system may be a fault of ours.
@@ -34,6 +35,8 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
     def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
         parser.prog = prog or parser.prog
         accept_any_text()
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this process
+            parent_process.end_with_it(signal.SIGTERM)
         options = parser.parse_args(arguments)
         ignore_what_they_mean()
         try:

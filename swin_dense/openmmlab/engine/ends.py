@@ -106,8 +106,6 @@ def listening() -> Iterator[Leave]:
         for number in NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stay so
                 kept[number] = signal.signal(number, note)
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun may be killed, and told nobody
-        workers.end_with_parent(signal.SIGTERM)
     try:
         yield hook
     finally:

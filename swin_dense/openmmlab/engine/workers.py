@@ -1,6 +1,5 @@
 """Data loading processes that end with their parent, and that say when shared memory is full."""
 
-import ctypes
 import mmap
 import multiprocessing
 import os
@@ -15,9 +14,9 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
+from swin_dense import parent_process
 from swin_dense.errors import InputError
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GRACE = 30  # seconds that a process goes on loading data after it was asked to end
 _LAST_ITERATION = mmap.mmap(-1, 1)  # one byte, shared with the processes that are forked
 FULL = (
@@ -41,13 +40,6 @@ def needed(yes: bool) -> None:
     _LAST_ITERATION[0] = int(yes)
 
 
-def end_with_parent(number: int) -> bool:
-    """Have the system send this process a signal when its parent ends; say whether it does."""
-    if sys.platform != "linux":
-        return False
-    return not ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-
-
 def is_full(error: BaseException) -> bool:
     """Say whether an error, of this process or told by one of its workers, means FULL."""
     text = str(error)
@@ -56,9 +48,11 @@ def is_full(error: BaseException) -> bool:
 
 def _begin(parent: int, then: Callable[[int], None] | None, worker: int) -> None:
     """Ask the system to end this process with its parent, which may be killed any time."""
-    forked = multiprocessing.get_start_method() != "forkserver"  # which stands between the two
-    if end_with_parent(signal.SIGKILL) and forked and os.getppid() != parent:
-        os._exit(1)  # it has ended before
+    parent_process.end_with_it(signal.SIGKILL)
+    if sys.platform == "linux":
+        # It may have ended before; a fork server stands between the two.
+        if os.getppid() != parent and multiprocessing.get_start_method() != "forkserver":
+            os._exit(1)
     # Signals are for the run, which still needs this process for the iteration it is in.
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
