@@ -73,6 +73,8 @@ def built(name):
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for part, parameter in model.named_parameters():  # apart, where queries start alike
+            if part == "level_embed":  # DINO's is what the memory held before
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
             noise = torch.randn(parameter.shape, generator=random)
             spread = parameter.std() if parameter.numel() > 1 else 1.0
             rate = 5.0 if "cls_embed" in part or "mask_embed" in part else 0.2
