@@ -10,6 +10,7 @@ import importlib
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -75,9 +76,8 @@ def look(family: str, tensor: Tensor) -> None:
     if key in _seen or not torch.cuda.is_available() or torch.cuda.is_current_stream_capturing():
         return
     # Modes (autocast, inference, fake tensors, gradients) belong to a thread: a new one has none.
-    other = threading.Thread(target=decide, args=key)
-    other.start()
-    other.join()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(decide, *key).result()  # which raises what the other raised
 
 
 def faster(qkv: Tensor, window: int) -> str | None:
@@ -126,20 +126,28 @@ def decide(family: str, device: torch.device, dtype: torch.dtype) -> None:
     with _lock:
         if (family, device, dtype) in _seen:
             return
-        _seen.add((family, device, dtype))
-        known = verdicts.read(verdicts.path(device))
-        _faster.update(
-            {(device, *key.split(", ")): name for key, name in known.get("faster", {}).items()}
+        _seen.add((family, device, dtype))  # before: what is tried here must not ask again
+        try:
+            _decide(family, device, dtype)
+        except BaseException:
+            _seen.discard((family, device, dtype))
+            raise
+
+
+def _decide(family: str, device: torch.device, dtype: torch.dtype) -> None:
+    known = verdicts.read(verdicts.path(device))
+    _faster.update(
+        {(device, *key.split(", ")): name for key, name in known.get("faster", {}).items()}
+    )
+    reason = no_code(family, device)
+    wrong = None if reason else _verdict("kernel", family, device, dtype)
+    if wrong is not None:
+        reason = (
+            f"{family}: its CUDA kernel failed its self-check on {verdicts.card(device)}: "
+            f"{wrong}. It is switched off. Please report it with what swin-dense check finds."
         )
-        reason = no_code(family, device)
-        wrong = None if reason else _verdict("kernel", family, device, dtype)
-        if wrong is not None:
-            reason = (
-                f"{family}: its CUDA kernel failed its self-check on {verdicts.card(device)}: "
-                f"{wrong}. It is switched off. Please report it with what swin-dense check finds."
-            )
-        if reason is not None:
-            place(_substitute(family, device, dtype, reason), family, device, dtype)
+    if reason is not None:
+        place(_substitute(family, device, dtype, reason), family, device, dtype)
 
 
 def place(substitute: Substitute, family: str, device: torch.device, dtype: torch.dtype) -> None:

@@ -5,6 +5,7 @@ is torn or of another kind counts as empty, and where nothing can be written not
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -22,6 +23,19 @@ def card(device: torch.device) -> str:
     return torch.cuda.get_device_name(device)
 
 
+def driver() -> str:
+    """Return which CUDA the driver of the cards here is for, as it tells it; "unknown" if not.
+
+    Asked of the driver itself: torch has no public name for it.
+    """
+    version = ctypes.c_int()
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        with contextlib.suppress(OSError):
+            if ctypes.CDLL(name).cuDriverGetVersion(ctypes.byref(version)) == 0:
+                return str(version.value)
+    return "unknown"
+
+
 def path(device: torch.device) -> Path:
     """Return where verdicts about the library, this card, its driver and this torch are kept."""
     library = extension.CUDA.read_bytes() if extension.CUDA.exists() else b""
@@ -29,7 +43,7 @@ def path(device: torch.device) -> Path:
         hashlib.sha256(library).hexdigest(),
         card(device),
         str(torch.cuda.get_device_capability(device)),
-        str(torch._C._cuda_getDriverVersion()),  # type: ignore[attr-defined]
+        driver(),
         torch.__version__,
     ]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -197,3 +198,42 @@ def test_the_back_end_that_was_measured_to_be_faster_is_taken(monkeypatch):
     assert window_attention.choose(qkv.requires_grad_(), 3).name == "plain"
     assert window_attention.choose(qkv, 4).name == usual
     assert window_attention.choose(qkv, 3, "sdpa").name == "sdpa"
+
+
+class Driver:
+    """Answers as the driver of a card for CUDA 13 does, or says that it failed."""
+
+    def __init__(self, status):
+        self.status = status
+
+    def cuDriverGetVersion(self, answer):
+        answer._obj.value = 13000
+        return self.status
+
+
+def test_the_file_is_of_this_driver(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    found = {}
+    for driver in (Driver(0), Driver(1), None):
+        monkeypatch.setattr(verdicts.ctypes, "CDLL", lambda name, driver=driver: missing(driver))
+        found[verdicts.driver()] = verdicts.path(torch.device("cuda", 0))
+    assert list(found) == ["13000", "unknown"]
+    assert found["13000"] != found["unknown"]
+
+
+def missing(driver):
+    if driver is None:
+        raise OSError("no such library")
+    return driver
+
+
+def test_a_fault_while_deciding_is_raised_and_decided_anew(monkeypatch):
+    """It comes from another thread, and the next call must not find the op undecided."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(verdicts, "path", lambda device: {}["no such thing"])
+    tensor = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
+    for _ in range(2):
+        with pytest.raises(KeyError, match="no such thing"):
+            trust.look("nms", tensor)
