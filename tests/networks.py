@@ -25,7 +25,7 @@ def small(kind: type[nn.Module], **changes) -> nn.Module:
 
 
 def weighted_sum(maps: tuple[Tensor, ...]) -> Tensor:
-    return sum((m * torch.linspace(-1, 1, m.numel()).view_as(m)).sum() for m in maps)
+    return sum((m * torch.linspace(-1, 1, m.numel()).view_as(m).to(m.device)).sum() for m in maps)
 
 
 def gradients(model: nn.Module, image: Tensor) -> dict[str, Tensor]:

@@ -27,6 +27,12 @@ def kinds():
 every_kind = pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
 
 
+@pytest.fixture(autouse=True)
+def _whole_float32(monkeypatch):
+    """Convolutions use tf32 there by default, which keeps ten bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def pair(kind):
     torch.manual_seed(0)
     model = randomised(kind("nano", drop_path_rate=0.0)).eval()
@@ -60,12 +66,18 @@ def test_maps_and_gradients_are_those_of_the_cpu(kind):
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_is_close(kind, dtype):
+    """At most a half farther away than on the CPU, where that is more than a twentieth."""
     model, image = pair(kind)
     want = model(image)
-    with torch.autocast(DEVICE, dtype):
-        maps = model.to(DEVICE)(image.to(DEVICE))
-    for got, right in zip(maps, want, strict=True):
-        assert (got.cpu() - right).abs().mean() < 0.05 * right.abs().mean()
+
+    def distances(device):
+        with torch.autocast(device, dtype):
+            maps = model.to(device)(image.to(device))
+        both = zip(maps, want, strict=True)
+        return [float((got.cpu() - right).abs().mean() / right.abs().mean()) for got, right in both]
+
+    for there, here in zip(distances(DEVICE), distances("cpu"), strict=True):
+        assert there < max(0.05, 1.5 * here)
 
 
 @every_kind

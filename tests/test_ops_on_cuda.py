@@ -3,6 +3,8 @@
 What the ops mean there is asked by the tests of each op, which run on every device.
 """
 
+import functools
+
 import pytest
 import torch
 from devices import CUDA_COUNT, needs_cuda
@@ -30,9 +32,14 @@ def ms_deform_attn(value, locations, weights):
     return ops.ms_deform_attn(value, SIZES, locations, weights)
 
 
+@functools.cache
+def rois(device):
+    """Made outside a graph that is being captured, which cannot wait for memory of the host."""
+    return torch.tensor([[1, 0.5, 2.5, 9, 7], [0, -3, 1, 5, 4.5]], device=device)
+
+
 def roi_align(features):
-    rois = torch.tensor([[1, 0.5, 2.5, 9, 7], [0, -3, 1, 5, 4.5]], device=features.device)
-    return ops.roi_align(features, rois, (3, 2))
+    return ops.roi_align(features, rois(features.device), (3, 2))
 
 
 def deform_conv2d(input, offset, weight, bias, mask):

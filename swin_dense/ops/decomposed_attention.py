@@ -70,7 +70,7 @@ def by_more_channels(
     query, key = torch.cat([query * scale, rows, columns], -1), torch.cat([key, ones], -1)
     wide = F.pad(value, (0, height + width))  # the fast kernels want one width
     out = F.scaled_dot_product_attention(query, key, wide, scale=1.0)
-    return out[..., : value.shape[-1]]
+    return out[..., : value.shape[-1]].to(query.dtype)  # autocast has torch's return its own
 
 
 def _kernels_take(query: Tensor) -> bool:
