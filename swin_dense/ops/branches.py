@@ -118,7 +118,7 @@ class _Run(NamedTuple):
         device = x.device.type
         cast = torch.is_autocast_enabled(device)
         products = torch.get_autocast_dtype(device) if cast else x.dtype
-        kernels = rows.kernels_take(device, x.dtype, products)
+        kernels = rows.kernels_take(x, products)
         # A GPU wants everything at once.
         count = _PIECE // products.itemsize if device == "cpu" else max(x.shape[:-1].numel(), 1)
         return cls(products, kernels, torch.is_grad_enabled(), count)

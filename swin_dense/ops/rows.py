@@ -7,8 +7,9 @@ may be narrower. Weights, bias and factor are float32 (float64 for float64 rows)
 """
 
 import torch
+from torch import Tensor
 
-from swin_dense.ops import extension, reference
+from swin_dense.ops import extension, reference, trust
 
 _SCHEMAS = {
     # out: layer norm of x.
@@ -34,13 +35,15 @@ for _name, _schema in _SCHEMAS.items():
         f"swin_dense::{_name}", "CompositeExplicitAutograd", getattr(reference, _name)
     )
 
-_TYPES = (
-    (torch.float32, torch.float32),
-    (torch.float32, torch.bfloat16),
-    (torch.bfloat16, torch.bfloat16),
-)
+# What products may be of, beside float32; the rows are of float32 or of the same.
+_NARROW = {"cpu": (torch.bfloat16,), "cuda": (torch.bfloat16, torch.float16)}
 
 
-def kernels_take(device: str, x: torch.dtype, y: torch.dtype) -> bool:
+def kernels_take(x: Tensor, products: torch.dtype) -> bool:
     """Tell whether torch.ops.swin_dense has kernels for these; if not, call `reference`."""
-    return device == "cpu" and device in extension.loaded() and (x, y) in _TYPES
+    kind, dtypes = x.device.type, {x.dtype, products}
+    if kind not in extension.loaded() or products not in (torch.float32, *_NARROW[kind]):
+        return False
+    if x.dtype not in (torch.float32, products):
+        return False
+    return all(trust.instead("rows", x, dtype) is None for dtype in dtypes)

@@ -21,8 +21,11 @@ ALLOWED = {
     torch.float16: 5e-3,
     torch.bfloat16: 4e-2,
 }
-# How many of its last arguments an op writes, instead of returning something.
-_WRITTEN = {"deform_columns": 1, "deform_columns_backward": 3}
+# How many of its last arguments an op writes, beside or instead of returning something.
+_WRITTEN = {
+    "deform_columns": 1, "deform_columns_backward": 3, "norm_rows": 1, "norm_rows_backward": 1,
+    "gelu_rows": 1, "gelu_rows_backward": 2, "add_rows": 1, "scale_rows": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def dtypes(family: str, device: torch.device) -> list[torch.dtype]:
     floats = [torch.float32, torch.float16, torch.bfloat16]
     if family == "nms":
         return [torch.float32, torch.float64]
-    if family == "window_attention":
+    if family in ("window_attention", "rows"):
         return floats if device.type == "cuda" else [torch.float32, torch.bfloat16]
     return [*floats, torch.float64]
 
@@ -148,13 +151,12 @@ def _run(
 
 
 def _call(ops: Any, name: str, inputs: Sequence[Any]) -> list[Tensor]:
-    """Return what an op computed, whether it returns that or writes it."""
+    """Return what an op computed: what it writes, then what it returns."""
     count = len(inputs) - _WRITTEN.get(name, 0)
     written = [x.clone() for x in inputs[count:]]
     out = getattr(ops, name)(*inputs[:count], *written)
-    if written:
-        return written
-    return [out] if isinstance(out, Tensor) else list(out)
+    returned = [out] if isinstance(out, Tensor) else list(out or ())
+    return [*written, *returned]
 
 
 def _to(x: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
@@ -288,6 +290,29 @@ def _columns(backward: bool) -> Callable[..., list[Any]]:
     return make
 
 
+def _rows(op: str, shape: tuple[int, int], wide: bool) -> Callable[..., list[Any]]:
+    """`wide`: whether the rows that run through the network are of float32, and products not."""
+
+    def make(generator: torch.Generator, dtype: torch.dtype) -> list[Any]:
+        exact = reference.sum_dtype(dtype)
+        stream = exact if wide else dtype
+        a, b = (_normal(generator, *shape) for _ in range(2))
+        weight, bias = (_normal(generator, shape[1]).to(exact) for _ in range(2))
+        factor = torch.rand(shape[0], 1, generator=generator).to(exact)
+        x, y = a.to(stream), b.to(dtype)
+        to_x, to_y = torch.zeros_like(x), torch.zeros_like(y)
+        return {
+            "norm_rows": [x, weight, bias, 1e-5, to_y],
+            "norm_rows_backward": [y, x, weight, 1e-5, b.to(stream), to_x],
+            "gelu_rows": [y, bias, to_y],
+            "gelu_rows_backward": [a.to(dtype), y, bias, to_y, to_y],
+            "add_rows": [x, y, bias, factor, to_x],
+            "scale_rows": [x, factor, to_y],
+        }[op]
+
+    return make
+
+
 # (B, H, W, N, D, window, shift), and whether cosine.
 _WINDOWS = {
     "windows of 7, shifted, ragged": ((2, 9, 15, 2, 32, 7, 3), False),
@@ -328,5 +353,16 @@ CASES = (
     Case(
         "deform_conv2d", "deform_columns_backward", "two groups, strides", _columns(True),
         equal_bits=False,
+    ),
+    *(
+        Case("rows", op, about, _rows(op, shape, wide))
+        for about, shape, wide in (
+            ("96 channels, kept in float32", (45, 96), True),
+            ("33 channels", (5, 33), False),
+        )
+        for op in (
+            "norm_rows", "norm_rows_backward", "gelu_rows", "gelu_rows_backward", "add_rows",
+            "scale_rows",
+        )
     ),
 )  # fmt: skip

@@ -55,16 +55,16 @@ _overrides: dict[tuple[str, str], torch.library.Library] = {}  # by op and kind 
 _lock = threading.RLock()
 
 
-def instead(family: str, tensor: Tensor) -> Substitute | None:
+def instead(family: str, tensor: Tensor, dtype: torch.dtype | None = None) -> Substitute | None:
     """Return what computes an op in place of its kernel, for this device and dtype, if anything."""
-    look(family, tensor)
+    look(family, tensor, dtype)
     if not _instead:  # all that a compiler has to follow
         return None
-    return _instead.get((family, tensor.device, tensor.dtype))
+    return _instead.get((family, tensor.device, dtype or tensor.dtype))
 
 
-def look(family: str, tensor: Tensor) -> None:
-    """Decide about an op on the device and in the dtype of `tensor`, unless that is done.
+def look(family: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Decide about an op on the device of `tensor`, in its dtype or another, unless that is done.
 
     Called by the front of each op, and by its fake while a compiler traces. Costs a look into a
     set from the second call on. While a CUDA graph is captured nothing can be tried: the kernel
@@ -72,7 +72,7 @@ def look(family: str, tensor: Tensor) -> None:
     """
     if tensor.device.type != "cuda" or torch.compiler.is_compiling():
         return
-    key = (family, tensor.device, tensor.dtype)
+    key = (family, tensor.device, dtype or tensor.dtype)
     if key in _seen or not torch.cuda.is_available() or torch.cuda.is_current_stream_capturing():
         return
     # Modes (autocast, inference, fake tensors, gradients) belong to a thread: a new one has none.

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from devices import needs_kernels
+from cuda_on_cpu import kernels
+from devices import needs_cuda, needs_kernels
 from test_window_attention import threads  # noqa: F401  a fixture
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,18 +16,52 @@ from swin_dense.ops import extension, reference
 pytestmark = pytest.mark.plain
 
 SIZES = [(1, 1), (65, 1), (65, 5), (200, 16), (3, 37), (65, 96), (2, 3072), (0, 7)]
-F32, BF16 = torch.float32, torch.bfloat16
+LANES = [(9, 132), (9, 260), (10, 516), (3, 1028)]  # columns of which a lane takes 2, 4, 8, many
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 # What runs through the network, what goes into or comes out of a product.
 TYPES = [(F32, F32), (F32, BF16), (BF16, BF16)]
 IDS = ["float32", "float32 to bfloat16", "bfloat16"]
 EPS = 1e-3
+
+
+class OnCuda:
+    """The ops on a CUDA device, of tensors of the CPU, which get what is written there."""
+
+    def __getattr__(self, name: str) -> Any:
+        op = getattr(torch.ops.swin_dense, name)
+
+        def call(*given: Any) -> Any:
+            there = [x.to("cuda") if isinstance(x, Tensor) else x for x in given]
+            out = op(*there)
+            for x, y in zip(given, there, strict=True):
+                if isinstance(x, Tensor):
+                    x.copy_(y)
+            return None if out is None else out.cpu()
+
+        return call
+
+
 PATHS = [
-    pytest.param(torch.ops.swin_dense, id="ops"),
-    pytest.param(reference, id="reference"),
+    pytest.param("ops", id="ops"),
+    pytest.param("reference", id="reference"),
+    pytest.param("cuda_on_cpu", id="CUDA on CPU"),
+    pytest.param("cuda", id="CUDA", marks=needs_cuda),
 ]
+
+
+@pytest.fixture
+def path(request):
+    if request.param == "cuda_on_cpu":
+        with kernels("rows") as ops:
+            yield ops
+    else:
+        found = {"ops": torch.ops.swin_dense, "reference": reference, "cuda": OnCuda()}
+        yield found[request.param]
+
+
 over_types = pytest.mark.parametrize(("wide", "narrow"), TYPES, ids=IDS)
 over_sizes = pytest.mark.parametrize("size", SIZES, ids=str)
-over_paths = pytest.mark.parametrize("path", PATHS)
+over_paths = pytest.mark.parametrize("path", PATHS, indirect=True)
 with_and_without = pytest.mark.parametrize("given", [True, False])
 
 
@@ -40,7 +75,7 @@ def assert_right(got: Tensor, want: Tensor, terms: Tensor | None = None) -> None
     assert got.shape == want.shape
     terms = want if terms is None else terms
     free = 16 * torch.finfo(F32).eps * terms.abs().max().item() if want.numel() else 0
-    rounding = 0.51 * torch.finfo(got.dtype).eps if got.dtype == BF16 else 4e-6
+    rounding = 4e-6 if got.dtype == F32 else 0.51 * torch.finfo(got.dtype).eps
     torch.testing.assert_close(got.double(), want, rtol=rounding, atol=free)
 
 
@@ -48,7 +83,8 @@ def assert_right_sums(got: Tensor, terms: list[Tensor], path: Any, dtype: torch.
     """Over rows; the reference adds up rounded numbers, the kernel those before rounding."""
     assert got.shape == (len(terms), terms[0].shape[1])
     assert got.dtype == F32
-    kernel = path is not reference and "cpu" in extension.loaded()
+    plain = path is torch.ops.swin_dense and "cpu" not in extension.loaded()
+    kernel = path is not reference and not plain
     rounding = 4 * torch.finfo(F32 if kernel else dtype).eps
     for ours, term in zip(got.double(), terms, strict=True):
         assert ((ours - term.sum(0)).abs() <= rounding * (term.abs().sum(0) + 4 * len(term))).all()
@@ -90,6 +126,24 @@ def test_norm_rows_backward(size, wide: torch.dtype, narrow: torch.dtype, given:
     want = (by_unit - by_unit.mean(1, keepdim=True) - unit * along) * inverse
     assert_right(out, want if to is None else want + to.double(), by_unit * inverse)
     assert_right_sums(sums, [grad.double() * unit, grad.double()], path, F32)
+
+
+@pytest.mark.parametrize("path", PATHS[2:], indirect=True)
+@pytest.mark.parametrize("size", LANES, ids=str)
+def test_norms_of_many_columns(size: tuple[int, int], path) -> None:
+    test_norm_rows(size, F32, BF16, path)
+    test_norm_rows_backward(size, F32, BF16, True, path)
+
+
+@pytest.mark.parametrize("path", PATHS[2:], indirect=True)
+@pytest.mark.parametrize("wide", [F32, F16], ids=str)
+def test_float16(wide: torch.dtype, path) -> None:
+    for size in [(3, 37), (65, 96)]:
+        test_norm_rows(size, wide, F16, path)
+        test_norm_rows_backward(size, wide, F16, True, path)
+        test_gelu_rows(size, F16, True, path)
+        test_add_rows(size, wide, F16, True, path)
+        test_scale_rows(size, wide, F16, True, path)
 
 
 @over_paths
