@@ -1,4 +1,4 @@
-"""Rows about the whole backbone: Swin-T, batch 1, in evaluation mode.
+"""Rows about the whole backbone: Swin-T, in evaluation mode.
 
 Beside other projects' models of the same sizes, version 2 beside version 1, and beside itself at a
 larger image.
@@ -19,8 +19,16 @@ PRECISIONS = {"fp32": False, "bf16 autocast": True}  # name -> under autocast
 COMPILED = ", compiled"
 
 
-def cases(device: str, shape: tuple[int, int], compiled: bool = False) -> list[Case]:
-    """`shape`: long and short side of the image. `compiled` adds rows about torch.compile."""
+def cases(
+    device: str, shape: tuple[int, int], compiled: bool = False, batch: int = 1
+) -> list[Case]:
+    """Return the rows.
+
+    Args:
+        shape: long and short side of the image, in pixels.
+        compiled: whether there are rows about torch.compile too.
+        batch: images at a time.
+    """
     width, height = shape
 
     @functools.cache
@@ -33,7 +41,7 @@ def cases(device: str, shape: tuple[int, int], compiled: bool = False) -> list[C
         return loaded
 
     def measure(which: str, against: str, both_ways: bool, autocast: bool, seconds: float) -> Pair:
-        image = torch.randn(1, 3, height, width, device=device)
+        image = torch.randn(batch, 3, height, width, device=device)
         ours, theirs = (
             functools.partial(run, model(name), image, both_ways, autocast)
             for name in (which, against)

@@ -21,13 +21,13 @@ OTHER = "mmdet"
 OPTIMIZERS = {"": False, ", with AdamW": True}
 
 
-def cases(device: str, shape: tuple[int, int]) -> list[Case]:
-    """`shape`: long and short side of the image."""
+def cases(device: str, shape: tuple[int, int], batch: int = 1) -> list[Case]:
+    """`shape`: long and short side of the image. `batch`: images of a training step."""
     steps = [
         Case(
             f"training step{suffix}, {precision}",
             OTHER,
-            functools.partial(_measure, shape, autocast, optimizer),
+            functools.partial(_measure, shape, batch, autocast, optimizer),
         )
         for suffix, optimizer in OPTIMIZERS.items()
         for precision, autocast in backbone.PRECISIONS.items()
@@ -43,10 +43,12 @@ def cases(device: str, shape: tuple[int, int]) -> list[Case]:
     return [*steps, *attention]
 
 
-def _measure(shape: tuple[int, int], autocast: bool, optimizer: bool, seconds: float) -> Pair:
+def _measure(
+    shape: tuple[int, int], batch: int, autocast: bool, optimizer: bool, seconds: float
+) -> Pair:
     peers.load(OTHER, shape[1], shape[0])  # says so when it is missing
-    flags = (int(autocast), int(optimizer))
-    return _pair([(name, *flags) for name in (peers.OURS, OTHER)], shape)
+    numbers = (batch, int(autocast), int(optimizer))
+    return _pair([(name, *numbers) for name in (peers.OURS, OTHER)], shape)
 
 
 def _measure_attention(shape: tuple[int, int], part: str, seconds: float) -> Pair:
@@ -76,7 +78,9 @@ def _pair(sides: list[tuple[object, ...]], shape: tuple[int, int]) -> Pair:
     return Pair([taken[0]], [taken[1]])
 
 
-def step_memory(name: str, shape: tuple[int, int], autocast: bool, optimizer: bool) -> float:
+def step_memory(
+    name: str, shape: tuple[int, int], batch: int, autocast: bool, optimizer: bool
+) -> float:
     """MiB that training adds to the peak of this process with the model built.
 
     One step; with an optimizer two, since the first only makes its state.
@@ -85,7 +89,7 @@ def step_memory(name: str, shape: tuple[int, int], autocast: bool, optimizer: bo
     torch.manual_seed(0)
     model = peers.load(name, shape[1], shape[0]).to(device)
     model.train()
-    image = torch.randn(1, 3, shape[1], shape[0], device=device)
+    image = torch.randn(batch, 3, shape[1], shape[0], device=device)
     adamw = torch.optim.AdamW(model.parameters())
     before = ratios.peak_memory()
     for _ in range(2 if optimizer else 1):
@@ -114,5 +118,5 @@ if __name__ == "__main__":
     if _name == ATTENTION:
         print(attention_memory(_shape, *_rest))
     else:
-        _autocast, _optimizer = (bool(int(flag)) for flag in _rest)
-        print(step_memory(_name, _shape, _autocast, _optimizer))
+        _batch, _autocast, _optimizer = map(int, _rest)
+        print(step_memory(_name, _shape, _batch, bool(_autocast), bool(_optimizer)))

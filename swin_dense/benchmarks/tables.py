@@ -27,17 +27,19 @@ class Table:
     """The columns of a table, and its rows.
 
     Attributes:
-        cases: (device, size of the image as (long, short), compiled sides too) -> the rows, not
+        cases: (device, size of the image as (long, short), some of `takes`) -> the rows, not
             measured yet.
+        takes: "compiled" (compiled sides too, a flag), "batch" (number of images).
     """
 
     columns: tuple[Column, ...]
-    cases: Callable[[str, tuple[int, int], bool], list[Case]]
+    cases: Callable[..., list[Case]]
+    takes: tuple[str, ...] = ()
 
-    def labelled(self, shape: tuple[int, int], compiled: bool) -> dict[str, Case]:
+    def labelled(self, shape: tuple[int, int], **options: Any) -> dict[str, Case]:
         """Return the rows by their label, "name, other side", on a GPU if there is one."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return {f"{c.name}, {c.against}": c for c in self.cases(device, shape, compiled)}
+        return {f"{c.name}, {c.against}": c for c in self.cases(device, shape, **options)}
 
     def row(self, case: Case, taken: Pair) -> dict[str, Any]:
         """Return the figures of a measured row by their keys."""
@@ -87,10 +89,8 @@ GROWTH = (
     Column("for each pixel (1 is linear)", "per_pixel", lambda p: p.ratio / LINEAR),
 )
 TABLES = {
-    "ops": Table(SPEED, lambda device, shape, _: operators.cases(device, shape)),
-    "backbone": Table(
-        SPEED, lambda device, shape, compiled: backbone.cases(device, shape, compiled=compiled)
-    ),
-    "memory": Table(MEMORY, lambda device, shape, _: memory.cases(device, shape)),
-    "growth": Table(GROWTH, lambda device, shape, _: backbone.growth(device, shape)),
+    "ops": Table(SPEED, operators.cases),
+    "backbone": Table(SPEED, backbone.cases, ("compiled", "batch")),
+    "memory": Table(MEMORY, memory.cases, ("batch",)),
+    "growth": Table(GROWTH, backbone.growth),
 }

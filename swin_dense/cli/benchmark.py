@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         help="of the image, in pixels (1216,800)",
     )
     parser.add_argument(
+        "--batch", type=options.positive, metavar="N", help="backbone, memory: images at a time (1)"
+    )
+    parser.add_argument(
         "--compile", action="store_true", help="backbone: also against torch.compile of ours, timm"
     )
     parser.add_argument(
@@ -62,10 +65,7 @@ def _benchmark(asked: argparse.Namespace) -> None:
 
     if asked.what == "ops" and extension.MISSING:
         raise InputError(f"nothing to compare: {extension.describe()}.")
-    if asked.compile and asked.what != "backbone":
-        raise InputError(
-            f"--compile: {asked.what} has no rows about it, only backbone. Leave it out."
-        )
+    _refuse_what_it_lacks(asked.what, {"compile": asked.compile, "batch": asked.batch})
     if asked.choose:
         _choose(asked)
         return
@@ -74,7 +74,8 @@ def _benchmark(asked: argparse.Namespace) -> None:
     print(
         f"{on['kernels']}; {on['device']}, {on['cpu']}, {on['threads']} threads, "
         f"torch {on['torch']}, load {on['load']:.1f}"
-        + ("" if asked.what == "growth" else f", image {asked.shape[0]}x{asked.shape[1]}"),
+        + ("" if asked.what == "growth" else f", image {asked.shape[0]}x{asked.shape[1]}")
+        + (f", {asked.batch} at a time" if asked.batch else ""),
         flush=True,
     )
     rows, left_out = [], dict[str, None]()
@@ -91,9 +92,22 @@ def _benchmark(asked: argparse.Namespace) -> None:
     print(*left_out, sep="\n", end="\n" * bool(left_out))
     if asked.json:
         content = {"what": asked.what, "shape": asked.shape, "seconds": asked.seconds}
+        content |= {"batch": asked.batch or 1}
         content |= {"machine": on, "rows": rows, "left_out": list(left_out)}
         with files.replaced(Path(asked.json)) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _refuse_what_it_lacks(what: str, options: dict[str, int | None]) -> None:
+    from swin_dense.benchmarks.tables import TABLES
+
+    for option, value in options.items():
+        takers = [name for name, t in TABLES.items() if any(x.startswith(option) for x in t.takes)]
+        if value and what not in takers:
+            raise InputError(
+                f"--{option}: {what} has no rows about it, only {' and '.join(takers)}. Leave it "
+                "out."
+            )
 
 
 def _choose(asked: argparse.Namespace) -> None:
@@ -123,7 +137,8 @@ def _choose(asked: argparse.Namespace) -> None:
 
 def _chosen(table: "Table", asked: argparse.Namespace) -> list["Case"]:
     """Return the rows asked for, by their name or their other side."""
-    labelled = table.labelled(asked.shape, asked.compile)
+    given = {"compiled": asked.compile, "batch": asked.batch or 1}
+    labelled = table.labelled(asked.shape, **{name: given[name] for name in table.takes})
     chosen = [case for label, case in labelled.items() if asked.rows in label]
     if not chosen:
         raise InputError(

@@ -70,7 +70,8 @@ def known(monkeypatch):
         Case("forward", "timm", missing),
         Case("backward", "timm", missing),
     ]
-    monkeypatch.setattr(backbone, "cases", lambda device, shape, compiled: cases)
+    table = tables.Table(tables.SPEED, lambda *_, **__: cases, ("compiled", "batch"))
+    monkeypatch.setitem(tables.TABLES, "backbone", table)
 
 
 def test_every_table_can_be_asked_for():
@@ -115,7 +116,8 @@ def test_an_unknown_row_is_a_mistake_that_names_the_rows(known, capsys):
 
 def test_growth_is_given_for_each_pixel(monkeypatch, capsys):
     case = Case("forward", "large", lambda seconds: Pair([0.5], [16.0]))
-    monkeypatch.setattr(backbone, "growth", lambda device, shape: [case])
+    table = tables.Table(tables.GROWTH, lambda *_: [case])
+    monkeypatch.setitem(tables.TABLES, "growth", table)
     assert command.main(["growth"]) == 0
     header, _, row = capsys.readouterr().out.splitlines()[1:]
     assert "(16 is linear)" in header
@@ -188,6 +190,18 @@ def test_compiled_sides_are_asked_for(capsys):
     plain = {c.against for c in backbone.cases("cpu", (104, 72))}
     both = {c.against for c in backbone.cases("cpu", (104, 72), compiled=True)}
     assert both - plain == {"ours, compiled", "timm, compiled"}
+
+
+def test_several_images_at_a_time(monkeypatch, capsys):
+    assert command.main(["ops", "--batch", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "--batch: ops has no rows about it, only backbone and memory" in said
+    seen = []
+    monkeypatch.setattr(backbone, "run", lambda model, image, *_: seen.append(image.shape))
+    row = ["--rows", "Swin V2, forward, fp32"]
+    assert command.main(["backbone", *SMALL, "--batch", "3", *row]) == 0
+    assert set(seen) == {(3, 3, 72, 104)}
+    assert "image 104x72, 3 at a time" in capsys.readouterr().out
 
 
 def test_growth_is_measured_at_two_sizes(monkeypatch, capsys):
