@@ -1,7 +1,7 @@
 """Rows about the whole backbone: Swin-T, in evaluation mode.
 
-Beside other projects' models of the same sizes, version 2 beside version 1, and beside itself at a
-larger image.
+Beside other projects' models of the same sizes and runtimes of exported models, version 2 beside
+version 1, and beside itself at a larger image.
 """
 
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from swin_dense.benchmarks import peers, ratios
+from swin_dense.benchmarks import peers, ratios, runtimes
 from swin_dense.benchmarks.ratios import Case, LeftOutError, Pair
 
 SIDES = (512, 2048)  # of the square images that growth is measured between
@@ -56,7 +56,19 @@ def cases(
     pairs = [("", peers.OURS, other) for other in others]
     version_2 = peers.VERSION_2
     pairs.append((f"{version_2}, ", version_2, peers.VERSION_1))
-    return [
+
+    def measure_runtime(name: str, precision: str, seconds: float) -> Pair:
+        image = torch.randn(batch, 3, height, width, device=device)
+        theirs = runtimes.load(name, image, precision)
+        ours = functools.partial(run, model(peers.OURS), image, False, PRECISIONS[precision])
+        return ratios.pair(ours, theirs, seconds)
+
+    with_runtimes = [
+        Case(f"forward, {precision}", name, functools.partial(measure_runtime, name, precision))
+        for name, precisions in runtimes.PRECISIONS.items()
+        for precision in precisions
+    ]
+    return with_runtimes + [
         Case(
             f"{prefix}{way}, {precision}",
             other,

@@ -1,8 +1,8 @@
 """Measure speed and memory as ratios: ours against others.
 
 ops       our ops against plain torch, the usual path of window attention, SDPA, mmcv's functions
-backbone  our Swin-T against that of mmdet, transformers and timm, where they are installed; and
-          our version 2 against our version 1
+backbone  our Swin-T against that of mmdet, transformers and timm, and against mmdet's exported to
+          ONNX Runtime and OpenVINO, where they are installed; our version 2 against our version 1
 memory    what a training step adds to the peak of a process, ours against mmdet's; and
           deformable attention against mmcv's
 growth    our Swin-T at a large image against a small one

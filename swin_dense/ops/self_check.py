@@ -301,14 +301,15 @@ def _rows(op: str, shape: tuple[int, int], wide: bool) -> Callable[..., list[Any
         factor = torch.rand(shape[0], 1, generator=generator).to(exact)
         x, y = a.to(stream), b.to(dtype)
         to_x, to_y = torch.zeros_like(x), torch.zeros_like(y)
-        return {
+        arguments: dict[str, list[Any]] = {
             "norm_rows": [x, weight, bias, 1e-5, to_y],
             "norm_rows_backward": [y, x, weight, 1e-5, b.to(stream), to_x],
             "gelu_rows": [y, bias, to_y],
             "gelu_rows_backward": [a.to(dtype), y, bias, to_y, to_y],
             "add_rows": [x, y, bias, factor, to_x],
             "scale_rows": [x, factor, to_y],
-        }[op]
+        }
+        return arguments[op]
 
     return make
 
