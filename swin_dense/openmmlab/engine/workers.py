@@ -1,13 +1,15 @@
-"""Data loading processes that end with their parent, and that say when shared memory is full."""
+"""Data loading processes: end with their parent, and say when shared memory is too small."""
 
 import mmap
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mmengine.structures import BaseDataElement
@@ -19,19 +21,24 @@ from swin_dense.errors import InputError
 
 GRACE = 30  # seconds that a process goes on loading data after it was asked to end
 _LAST_ITERATION = mmap.mmap(-1, 1)  # one byte, shared with the processes that are forked
-FULL = (
-    "data loading: shared memory (/dev/shm), through which data loading processes hand over their "
-    "batches, is full. Enlarge it (docker's options shm-size=8g or ipc=host), load fewer images at "
+SHARED = Path("/dev/shm")
+REMEDY = (
+    "Enlarge it (docker's options shm-size=8g or ipc=host), load fewer images at "
     "a time (train_dataloader.num_workers, .batch_size), or load them in the process itself: "
     "train_dataloader.num_workers=0, and the same of val_dataloader and test_dataloader."
 )
+HANDED = "through which data loading processes hand over their batches"
+FULL = f"data loading: shared memory ({SHARED}), {HANDED}, is full. {REMEDY}"
 
 
 def watch(loader: DataLoader) -> DataLoader:
     """Have the processes of a loader end with this one, and name full shared memory."""
     if loader.num_workers:
         loader.worker_init_fn = partial(_begin, os.getpid(), loader.worker_init_fn)
-        loader.collate_fn = partial(_collate, loader.collate_fn)
+        ahead = loader.num_workers * (loader.prefetch_factor or 1) + 1  # one more is in use
+        # Asked before any batch is there, which is among those that are counted.
+        free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else None
+        loader.collate_fn = _Collate(loader.collate_fn, ahead, free)
     return loader
 
 
@@ -71,30 +78,63 @@ def _asked_to_end(*_: Any) -> None:
     signal.alarm(GRACE)
 
 
-def _collate(collate: Callable[[Any], Any], samples: Any) -> Any:
+class _Collate:
     """Put a batch into shared memory here, where an error is told to the parent.
 
     Torch does it later, in a thread whose errors are printed and forgotten; the parent then waits
     for ever for a batch that does not come.
+
+    Args:
+        ahead: batches of one loader that exist at the same time.
+        free: bytes of shared memory; None if the system sets no limit.
     """
-    batch = collate(samples)
-    if get_worker_info() is not None:
+
+    def __init__(self, collate: Callable[[Any], Any], ahead: int, free: int | None):
+        self._collate, self._ahead, self._free = collate, ahead, free
+        self._first = True
+
+    def __call__(self, samples: Any) -> Any:
+        """Return the batch; before the first one, check that all of them have room.
+
+        Raises:
+            InputError: shared memory is too small, or full.
+        """
+        batch = self._collate(samples)
+        worker = get_worker_info()
+        if worker is None:
+            return batch
+        if self._first and worker.id == 0 and self._free is not None:
+            size = sum(one.untyped_storage().nbytes() for one in _tensors(batch))
+            _require_room(size, self._ahead, self._free)
+        self._first = False
         try:
-            _share(batch)
+            for one in _tensors(batch):
+                one.share_memory_()
         except (RuntimeError, OSError) as error:
             raise (InputError(FULL) if is_full(error) else error) from error
-    return batch
+        return batch
 
 
-def _share(node: Any) -> None:
+def _require_room(size: int, ahead: int, free: int) -> None:
+    """Check that shared memory has room for so many batches, in all processes of this machine."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    whole = size * ahead * processes
+    if whole > free:
+        several = f" in each of {processes} processes" if processes > 1 else ""
+        raise InputError(
+            f"data loading: shared memory ({SHARED}), {HANDED}, is too small: {free / 2**20:,.0f} "
+            f"MiB are free, and {ahead} batches{several} of {size / 2**20:,.1f} MiB, as the first "
+            f"one has, need {whole / 2**20:,.0f} MiB. {REMEDY}"
+        )
+
+
+def _tensors(node: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a batch."""
     if isinstance(node, Tensor):
-        node.share_memory_()
-    elif isinstance(node, Mapping):
+        yield node
+    elif isinstance(node, Mapping | BaseDataElement):
         for part in node.values():
-            _share(part)
+            yield from _tensors(part)
     elif isinstance(node, list | tuple):
         for part in node:
-            _share(part)
-    elif isinstance(node, BaseDataElement):
-        for part in node.values():
-            _share(part)
+            yield from _tensors(part)

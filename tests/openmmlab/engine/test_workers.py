@@ -1,10 +1,13 @@
 """A data loading process ends with its parent, and full shared memory is an error of the parent."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +63,23 @@ def test_full_shared_memory_is_named(monkeypatch):
     loader = workers.watch(DataLoader(samples, num_workers=1, multiprocessing_context="fork"))
     with pytest.raises(InputError, match=r"shared memory .* is full.*num_workers=0"):
         next(iter(loader))
+
+
+def test_too_little_shared_memory_is_told_at_the_start(monkeypatch):
+    """Two workers keep two batches each of 6 x 2^20 bytes ready, and one is in use."""
+    monkeypatch.setattr(workers, "SHARED", Path(__file__).parent)  # on systems without it
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    samples = [torch.zeros(3, 512, 512)] * 20
+
+    def load(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+        loader = DataLoader(samples, 2, num_workers=2, multiprocessing_context="fork")
+        return next(iter(workers.watch(loader)))
+
+    needed = 3 * 5 * 6 * 2**20
+    assert load(needed).shape == (2, 3, 512, 512)
+    with pytest.raises(InputError, match=r"5 batches in each of 3 .* need 90 MiB.*shm-size=8g"):
+        load(needed - 1)
 
 
 def test_a_batch_comes_as_it_is():
