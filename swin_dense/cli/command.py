@@ -18,6 +18,7 @@ from types import FrameType
 
 from swin_dense import parent_process
 from swin_dense.errors import InputError, StoppedError
+from swin_dense.peer_processes import watched
 
 # The disk or its owner says no; every other error of the system may be a fault of ours.
 NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -40,7 +41,9 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
         options = parser.parse_args(arguments)
         ignore_what_they_mean()
         try:
-            with stopped_by_signals():
+            launched = getattr(options, "launcher", "none") != "none"
+            start = watched.from_the_start() if launched else contextlib.nullcontext()
+            with start, stopped_by_signals():
                 require_home()
                 return body(options) or 0
         except InputError as error:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ from swin_dense.checkpoints import files
 PATIENCE = 240  # seconds; a run takes about 30, one that hangs never ends
 
 
-def torchrun(tool, *arguments):
-    """(exit status, what both processes printed) of a tool under two processes."""
+def torchrun(tool, *arguments, meanwhile=None):
+    """(exit status, what both processes printed) of a tool under two processes.
+
+    `meanwhile` is called with torchrun's process.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(ROOT / f"tools/{tool}.py"), *map(str, arguments)]
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -38,6 +42,8 @@ def torchrun(tool, *arguments):
         start_new_session=True,
     )
     try:
+        if meanwhile:
+            meanwhile(process)
         printed, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
@@ -45,12 +51,13 @@ def torchrun(tool, *arguments):
     return process.returncode, printed
 
 
-def train(work, config, root, *options, iterations=3):
+def train(work, config, root, *options, iterations=3, **given):
     shorter = ["--max-iters", iterations] if iterations else []
     return torchrun(
         "train",
         *(config, "--data-root", root, "--work-dir", work, "--no-val", "--launcher", "pytorch"),
         *(*shorter, *SMALL, *options),
+        **given,
     )
 
 
@@ -185,3 +192,30 @@ def test_a_mistake_ends_both_processes_with_one_message(small_shapes, tmp_path):
     assert status != 0
     assert printed.count("there is no folder") == 1, printed
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the system tells only there")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_lost_process_is_named_and_ends_the_run(number, rank, small_shapes, tmp_path):
+    lost, work = [], tmp_path / "work"
+
+    def lose(run):
+        while not list(work.glob("*/vis_data/scalars.json")):
+            assert run.poll() is None
+            time.sleep(0.1)
+        for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
+            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                lost.append(child)
+                os.kill(int(child), number)
+
+    config, patience = CONFIGS["detection"], "peer_timeout=5"
+    status, printed = train(
+        work, config, small_shapes.root, patience, iterations=10**6, meanwhile=lose
+    )
+    assert status == 1
+    what = "killed or crashed" if number == signal.SIGKILL else "stopped (SIGSTOP) for 5 s"
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: process ")]
+    assert f"process {lost[0]} of rank {rank} on " in line
+    assert f" was {what}" in line

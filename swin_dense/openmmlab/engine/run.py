@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import broadcast_object_list
 
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError
@@ -19,6 +20,7 @@ from swin_dense.openmmlab.engine.reporting import Watch
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare, warms_up
 from swin_dense.openmmlab.engine.torch_errors import explained
 from swin_dense.openmmlab.settings import readers
+from swin_dense.peer_processes import watched
 
 _RUNS = itertools.count()
 WARM_UP_SHARE = 0.1  # of a shortened run
@@ -243,12 +245,18 @@ def write_numbers(path: Path, tested: Tested, about: Mapping[str, Any]) -> None:
 
 
 def _runner(config: Config) -> DenseRunner:
-    """Build the runner under a name of its own: mmengine keeps one log for each name."""
+    """Build the runner under a name of its own: mmengine keeps one log for each name.
+
+    Its processes, if they are several, are watched from now on, see `peer_processes`.
+    """
+    watched.wait_at_most(config.get("peer_timeout", watched.SECONDS))
     stem = Path(config.filename).stem if config.filename else "run"
     readers.name_pipelines(config)
     stem = config.get("experiment_name") or stem
     config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
-    return DenseRunner.from_cfg(config)
+    runner = DenseRunner.from_cfg(config)
+    watched.meet(broadcast_object_list)
+    return runner
 
 
 def _without_nan(value: Any) -> Any:

@@ -36,6 +36,8 @@ SECTIONS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "
     "extend",
     "find_unused_parameters",
     "model_wrapper_cfg",
+    "on_not_finite",
+    "peer_timeout",
     "pretrained",
     "sync_bn",
 }
