@@ -195,7 +195,9 @@ class DenseRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for several processes; without GPUs no synchronised norm exists."""
         if self.distributed and not torch.cuda.is_available():
-            return MMDistributedDataParallel(revert_sync_batchnorm(model))
+            stated = {"find_unused_parameters": self.cfg.get("find_unused_parameters", False)}
+            stated |= {k: v for k, v in (model_wrapper_cfg or {}).items() if k != "type"}
+            return MMDistributedDataParallel(revert_sync_batchnorm(model), **stated)
         with warnings.catch_warnings():  # mmengine names an argument that torch renamed
             warnings.filterwarnings("ignore", message=".*broadcast_buffers")
             return super().wrap_model(model_wrapper_cfg, model)

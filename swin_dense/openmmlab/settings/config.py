@@ -20,6 +20,7 @@ from swin_dense.openmmlab.settings import (
     image_sizes,
     readers,
     reading,
+    runners,
     save_best,
     signatures,
     statistics,
@@ -87,6 +88,7 @@ def load(
     """
     path = find_config(path)
     config = reading.read(path, trust_config)
+    runners.require_ours(config)
     if not trust_config:
         buildable.check(config._cfg_dict, path)
     readers.check_pipelines(config, path)
@@ -107,6 +109,7 @@ def complete(
     check_sections(config, path)
     if options:
         lay_over(config, options)
+    runners.require_ours(config)
     _check_keys(config)
     if isinstance(config.get("param_scheduler"), dict):
         config.param_scheduler = [config.param_scheduler]
