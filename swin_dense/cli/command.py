@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from swin_dense.peer_processes import watched
 # The disk or its owner says no; every other error of the system may be a fault of ours.
 NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MISTAKE, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses; argparse ends with 2 as well
+FIRST_SPEAKS = 15  # seconds
 
 
 def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser):
@@ -47,11 +49,13 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
                 require_home()
                 return body(options) or 0
         except InputError as error:
-            # What comes before a training is the same in all processes.
-            if first_process() or error.iterations is not None:
-                who = "" if first_process() else f"rank {_rank()}: "
-                text = worded(message(error), parser)
-                print(f"error: {who}{text}", file=sys.stderr, flush=True)
+            # What comes before a training is the same in all processes: the first says it, and
+            # torchrun ends the others with it, in this time. It may be of this one alone.
+            if not first_process() and error.iterations is None:
+                time.sleep(FIRST_SPEAKS)
+            who = "" if first_process() else f"rank {_rank()}: "
+            text = worded(message(error), parser)
+            print(f"error: {who}{text}", file=sys.stderr, flush=True)
             return MISTAKE
         except OSError as error:
             if error.errno not in NO_PLACE:

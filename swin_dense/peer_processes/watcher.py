@@ -70,6 +70,7 @@ class Watcher:
         self.token = ""
         self.stopped = 0.0  # seconds in which the process was seen stopped
         self.left: float | None = None  # seconds, once another process was lost
+        self.named = False  # that process, to the user
         self.told = False  # that the process is about to end
         self.done = False
         self.events = selectors.DefaultSelector()
@@ -117,9 +118,13 @@ class Watcher:
                 self._kill()
 
     def _gone(self) -> None:
-        """End with the process."""
+        """End with the process; one that torchrun had end, as another had, is not lost."""
         if not self.told:
-            self._lost(f"{self.name} was killed or crashed")
+            number = signal_that_ended(self.process)
+            by = f" (signal {number})" if number else ""
+            ends = not self.lines or self.left is not None  # or has not yet begun
+            asked = number == signal.SIGTERM and ends
+            self._lost(f"{self.name} was killed or crashed{by}", quiet=asked)
         self.done = True
 
     def _kill(self) -> None:
@@ -215,10 +220,18 @@ class Watcher:
         return f"hello {self.token} {self.process} {os.getpid()} {space()} {self.name}"
 
     def _lost(self, text: str, quiet: bool = False) -> None:
-        """Name the first process that is lost, and have all others end."""
-        if self.left is not None:
+        """Name the first process that is lost, and have all others end.
+
+        Args:
+            quiet: the process speaks itself. It may do so only because it misses another one,
+                which is named as soon as that is known.
+        """
+        first = self.left is None
+        if first:
+            self.left = self.grace
+        if self.named or (quiet and not first):
             return
-        self.left = self.grace
+        self.named = not quiet
         alone = not self.keeps and not self.lines
         if not quiet and (self.keeps or alone):
             say(f"{text}; the run ends, and goes on from its last checkpoint when it is resumed")
@@ -228,11 +241,28 @@ class Watcher:
 
 def is_stopped(process: int) -> bool:
     """Say whether a process was stopped by a signal; only Linux tells."""
+    return status(process)[0] == b"T"
+
+
+def status(process: int) -> list[bytes]:
+    """Return what Linux knows of a process, from its state on: proc(5), stat."""
     try:
         with open(f"/proc/{process}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"T"
-    except (OSError, IndexError):
-        return False
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return [b"?"]
+
+
+def signal_that_ended(process: int) -> int:
+    """Return the signal that a process has ended by, 0 if by none or if it cannot be known.
+
+    Linux tells until the one that started it has taken note.
+    """
+    fields = status(process)
+    try:
+        return int(fields[49]) & 0x7F if fields[0] == b"Z" else 0
+    except IndexError:
+        return 0
 
 
 def space() -> str:

@@ -215,7 +215,9 @@ def test_a_lost_process_is_named_and_ends_the_run(number, rank, small_shapes, tm
         work, config, small_shapes.root, patience, iterations=10**6, meanwhile=lose
     )
     assert status == 1
-    what = "killed or crashed" if number == signal.SIGKILL else "stopped (SIGSTOP) for 5 s"
+    what = (
+        "killed or crashed (signal 9)" if number == signal.SIGKILL else "stopped (SIGSTOP) for 5 s"
+    )
     (line,) = [line for line in printed.splitlines() if line.startswith("error: process ")]
     assert f"process {lost[0]} of rank {rank} on " in line
     assert f" was {what}" in line

@@ -75,7 +75,11 @@ def test_a_lost_process_is_named_and_ends_the_run(run, number, lost):
     run[lost].send_signal(number)
     statuses, errors = told(run)
     assert statuses == [-9, -9]
-    what = "was killed or crashed" if number == signal.SIGKILL else "was stopped (SIGSTOP) for 1 s"
+    what = (
+        "was killed or crashed (signal 9)"
+        if number == signal.SIGKILL
+        else "was stopped (SIGSTOP) for 1 s"
+    )
     first, *others = "".join(errors).splitlines()
     assert first.startswith(f"error: process {run[lost].pid} of rank {lost} on ")
     assert what in first
@@ -108,6 +112,18 @@ def test_a_process_that_fails_speaks_itself_and_ends_the_others(run):
     assert errors[1] == "a reason of its own\n"
     assert errors[0].count("\n") == 1
     assert "is killed" in errors[0]
+
+
+def test_a_process_that_fails_as_it_misses_another_does_not_hide_it(run):
+    os.kill(run[0].pid, signal.SIGSTOP)  # so that the other is known to have failed first
+    run[1].stdin.write("fail\n")
+    run[1].stdin.flush()
+    run[1].wait(30)
+    os.kill(run[0].pid, signal.SIGKILL)
+    _, errors = told(run)
+    assert errors[1] == "a reason of its own\n"
+    assert f"process {run[0].pid} of rank 0" in errors[0]
+    assert "was killed or crashed (signal 9)" in errors[0]
 
 
 @pytest.mark.parametrize("seconds", ["45", 4, True, -1, float("inf")])
