@@ -157,12 +157,11 @@ def images(config, split):
     return found
 
 
-@pytest.fixture(scope="module", params=DIFFERENT)
-def made(request, small_shapes):
-    """(config, model, two training images, two test images), and the weights to start from."""
-    config = configs.load(ROOT / f"configs/{request.param}.py")
+def build(name, root):
+    """(config, model, two training images, two test images) of a config of ours made small."""
+    config = configs.load(ROOT / f"configs/{name}.py")
     init_default_scope(config.default_scope)
-    places.complete_data(config, data_root=str(small_shapes.root))
+    places.complete_data(config, data_root=str(root))
     shrink(config)
     channels.fill(config)
     set_random_seed(7)
@@ -171,8 +170,14 @@ def made(request, small_shapes):
     with torch.no_grad():  # zeros and ones of a fresh model would hide what does not flow
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
-    start = copy.deepcopy(model.state_dict())
-    return (config, model, images(config, "train"), images(config, "val")), start
+    return config, model, images(config, "train"), images(config, "val")
+
+
+@pytest.fixture(scope="module", params=DIFFERENT)
+def made(request, small_shapes):
+    """(config, model, two training images, two test images), and the weights to start from."""
+    parts = build(request.param, small_shapes.root)
+    return parts, copy.deepcopy(parts[1].state_dict())
 
 
 @pytest.fixture
