@@ -16,6 +16,7 @@ from swin_dense.checkpoints import files
 from swin_dense.cli import options
 from swin_dense.cli.command import (
     FAULT,
+    FIRST_SPEAKS,
     INTERRUPTED,
     MISTAKE,
     command,
@@ -83,9 +84,13 @@ def test_one_process_speaks_for_all(monkeypatch, capsys, variables, first):
         monkeypatch.delenv(name, raising=False)
     for name, rank in variables.items():
         monkeypatch.setenv(name, rank)
+    waited = []
+    monkeypatch.setattr("swin_dense.cli.command.time.sleep", waited.append)
     assert first_process() is first
     assert ended(raising(InputError("said once."))) == MISTAKE
-    assert bool(capsys.readouterr().err) is first
+    who = "" if first else f"rank {next(iter(variables.values()))}: "
+    assert capsys.readouterr().err == f"error: {who}said once.\n"
+    assert waited == ([] if first else [FIRST_SPEAKS])  # torchrun would have ended it meanwhile
 
 
 def test_help_calls_the_command_as_it_was_called(capsys):
