@@ -24,7 +24,7 @@ from swin_dense.peer_processes import watched
 # The disk or its owner says no; every other error of the system may be a fault of ours.
 NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MISTAKE, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses; argparse ends with 2 as well
-FIRST_SPEAKS = 15  # seconds
+FIRST_SPEAKS = 15  # seconds that the others wait
 
 
 def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser):
@@ -45,14 +45,10 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
         try:
             launched = getattr(options, "launcher", "none") != "none"
             start = watched.from_the_start() if launched else contextlib.nullcontext()
-            with start, stopped_by_signals():
+            with start, after_the_first(), stopped_by_signals():
                 require_home()
                 return body(options) or 0
         except InputError as error:
-            # What comes before a training is the same in all processes: the first says it, and
-            # torchrun ends the others with it, in this time. It may be of this one alone.
-            if not first_process() and error.iterations is None:
-                time.sleep(FIRST_SPEAKS)
             who = "" if first_process() else f"rank {_rank()}: "
             text = worded(message(error), parser)
             print(f"error: {who}{text}", file=sys.stderr, flush=True)
@@ -79,6 +75,21 @@ def command(body: Callable[[argparse.Namespace], int | None], parser: argparse.A
             return INTERRUPTED
 
     return run
+
+
+@contextlib.contextmanager
+def after_the_first() -> Iterator[None]:
+    """Let the first process be the first to end with a mistake found before a training.
+
+    It is mostly the same in all, and torchrun ends the others with that one. What is of another
+    one alone is said later.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not first_process() and error.iterations is None:
+            time.sleep(FIRST_SPEAKS)
+        raise
 
 
 @contextlib.contextmanager
