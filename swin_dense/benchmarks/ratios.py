@@ -3,7 +3,6 @@
 A machine's speed changes from minute to minute; two sides that take turns see the same minutes.
 """
 
-import platform
 import resource
 import statistics
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from swin_dense.ops import verdicts
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,9 @@ def peak_memory() -> float:
 
 def machine() -> dict[str, Any]:
     """Return what the figures of a run hold for: device, CPU, threads and torch."""
-    cpu, info = platform.processor(), Path("/proc/cpuinfo")
-    if info.exists():
-        lines = (line.partition(":") for line in info.read_text().splitlines())
-        cpu = next((v.strip() for k, _, v in lines if k.strip() == "model name"), cpu)
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "cpu": cpu,
+        "cpu": verdicts.processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

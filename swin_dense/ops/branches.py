@@ -9,7 +9,8 @@ Under torch.compile, and where autograd is not the only transform, the steps are
 compiler arranges them better than we can.
 
 Letters: R rows, C channels, K channels after the map. A row is the last axis of a tensor of any
-number of axes. Under autocast products are in its dtype, norms and sums over rows in float32.
+number of axes. Under autocast maps are of its dtype and products in it, or in float32 where that is
+faster (products.py); norms and sums over rows are in float32.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
-from swin_dense.ops import reference, rows
+from swin_dense.ops import products, reference, rows
 from swin_dense.ops.tracing import compiling
 
 _PIECE = 32768  # bytes of one channel of the rows that are treated at a time, on a CPU
@@ -107,7 +108,8 @@ def _by_row(factor: Tensor | None, x: Tensor) -> Tensor | None:
 class _Run(NamedTuple):
     """How one call is computed."""
 
-    products: torch.dtype
+    maps: torch.dtype  # of what products return and what is kept of them
+    products: torch.dtype  # in which they are computed: that of `maps`, or float32
     kernels: bool  # ours take the rows, and add what the products leave out: their bias
     grad: bool  # whether autograd records
     rows: int  # treated at a time
@@ -117,11 +119,13 @@ class _Run(NamedTuple):
         """`x` are rows of the residual stream."""
         device = x.device.type
         cast = torch.is_autocast_enabled(device)
-        products = torch.get_autocast_dtype(device) if cast else x.dtype
-        kernels = rows.kernels_take(x, products)
+        maps = torch.get_autocast_dtype(device) if cast else x.dtype
+        wide = device == "cpu" and maps == torch.bfloat16 and products.in_float32()
+        computed = torch.float32 if wide else maps
+        kernels = rows.kernels_take(x, computed)
         # A GPU wants everything at once.
-        count = _PIECE // products.itemsize if device == "cpu" else max(x.shape[:-1].numel(), 1)
-        return cls(products, kernels, torch.is_grad_enabled(), count)
+        count = _PIECE // computed.itemsize if device == "cpu" else max(x.shape[:-1].numel(), 1)
+        return cls(maps, computed, kernels, torch.is_grad_enabled(), count)
 
     @property
     def ops(self) -> Any:
@@ -144,6 +148,25 @@ class _Run(NamedTuple):
     def buffer(self, x: Tensor, channels: int) -> Tensor:
         """Memory for one piece of rows."""
         return x.new_empty(min(self.rows, len(x)), channels, dtype=self.products)
+
+    def room(self, x: Tensor, channels: int) -> Tensor | None:
+        """The same for what is no map, where products are not in the dtype of maps."""
+        return None if self.products == self.maps else self.buffer(x, channels)
+
+
+def _taken(x: Tensor, room: Tensor | None) -> Tensor:
+    """Return rows of a map as products take them: in `room`, if there is any."""
+    return x if room is None else room[: len(x)].copy_(x)
+
+
+def _given(out: Tensor, room: Tensor | None) -> Tensor:
+    """Return where a product writes rows of a map; `_keep` puts them there."""
+    return out if room is None else room[: len(out)]
+
+
+def _keep(product: Tensor, out: Tensor, room: Tensor | None) -> None:
+    if room is not None:
+        out.copy_(product)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -183,12 +206,12 @@ class _NormLinear(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             w, b = run.cast(weight, bias)
             norm = (_wide(scale), _wide(offset), eps)
-            out = x.new_empty(len(x), len(weight), dtype=run.products)
-            normed = run.buffer(x, x.shape[1])
+            out = x.new_empty(len(x), len(weight), dtype=run.maps)
+            normed, room = run.buffer(x, x.shape[1]), run.room(x, len(weight))
             for some in run.pieces(x):
                 n = normed[: some.stop - some.start]
                 run.ops.norm_rows(x[some], *norm, n)
-                _product(n, w, b, out[some])
+                _keep(_product(n, w, b, _given(out[some], room)), out[some], room)
         if keep:
             ctx.save_for_backward(x, w, *norm[:2])
             ctx.rest = eps, run, bias is not None
@@ -201,14 +224,15 @@ class _NormLinear(torch.autograd.Function):
         eps, run, biased = ctx.rest
         grad, by_x = grad.contiguous(), torch.empty_like(x)
         by_weight, by_bias, by_norm = _Sum(), _Sum(), _Sum()
-        normed = run.buffer(x, x.shape[1])
+        normed, room = run.buffer(x, x.shape[1]), run.room(x, grad.shape[1])
         for some in run.pieces(x):
             n = normed[: some.stop - some.start]
             run.ops.norm_rows(x[some], *norm, eps, n)
-            by_weight.add_product(grad[some].t(), n)
+            g = _taken(grad[some], room)
+            by_weight.add_product(g.t(), n)
             if biased:
-                by_bias.add(grad[some].sum(0))
-            torch.mm(grad[some], w, out=n)
+                by_bias.add(g.sum(0))
+            torch.mm(g, w, out=n)
             by_norm.add(run.ops.norm_rows_backward(n, x[some], norm[0], eps, None, by_x[some]))
         return by_x, *by_norm.value, None, by_weight.value, by_bias.value, None
 
@@ -221,11 +245,12 @@ class _AddLinear(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         keep = run.grad and any(ctx.needs_input_grad)
         with torch.autocast(x.device.type, enabled=False):
-            (w, x), (first, then) = run.cast(weight, x), run.split(bias)
-            out = torch.empty_like(to)
-            product = run.buffer(x, len(weight))
+            (w,), (first, then) = run.cast(weight), run.split(bias)
+            x, out = x.detach().to(run.maps), torch.empty_like(to)
+            product, room = run.buffer(x, len(weight)), run.room(x, x.shape[1])
             for some in run.pieces(x):
-                y = _product(x[some], w, first, product[: some.stop - some.start])
+                taken = _taken(x[some], room)
+                y = _product(taken, w, first, product[: some.stop - some.start])
                 run.ops.add_rows(to[some], y, then, _some(factor, some), out[some])
         if keep:
             ctx.save_for_backward(x, w, factor)
@@ -239,12 +264,12 @@ class _AddLinear(torch.autograd.Function):
         run, biased = ctx.rest
         grad, by_x = grad.contiguous(), torch.empty_like(x)
         by_weight, by_bias = _Sum(), _Sum()
-        scaled = run.buffer(x, grad.shape[1])
+        scaled, room = run.buffer(x, grad.shape[1]), run.room(x, x.shape[1])
         for some in run.pieces(x):
             given = scaled[: some.stop - some.start]
             by_bias.add(run.ops.scale_rows(grad[some], _some(factor, some), given)[0])
-            by_weight.add_product(given.t(), x[some])
-            torch.mm(given, w, out=by_x[some])
+            by_weight.add_product(given.t(), _taken(x[some], room))
+            _keep(torch.mm(given, w, out=_given(by_x[some], room)), by_x[some], room)
         return grad, by_x, by_weight.value, by_bias.value if biased else None, None, None
 
 
@@ -262,11 +287,16 @@ class _AddMlp(torch.autograd.Function):
             norm = (_wide(scale), _wide(offset), eps)
             out = torch.empty_like(x)
             normed, active = run.buffer(x, x.shape[1]), run.buffer(x, len(weight1))
-            hidden = x.new_empty(len(x), len(weight1), dtype=run.products) if keep else None
+            hidden = x.new_empty(len(x), len(weight1), dtype=run.maps) if keep else None
+            room = run.room(x, 0)  # the rows of `active` serve
             for some in run.pieces(x):
                 n, a = (buffer[: some.stop - some.start] for buffer in (normed, active))
                 run.ops.norm_rows(x[some], *norm, n)
-                h = _product(n, w1, first1, a if hidden is None else hidden[some])
+                h = _product(
+                    n, w1, first1, a if hidden is None or room is not None else hidden[some]
+                )
+                if hidden is not None:
+                    _keep(h, hidden[some], room)
                 run.ops.gelu_rows(h, then1, a)
                 y = _product(a, w2, first2, n)
                 run.ops.add_rows(x[some], y, then2, _some(factor, some), out[some])
@@ -283,11 +313,13 @@ class _AddMlp(torch.autograd.Function):
         grad, by_x = grad.contiguous(), torch.empty_like(x)
         by_weight1, by_bias1, by_weight2, by_bias2, by_norm = (_Sum() for _ in range(5))
         normed, active, other = (run.buffer(x, n) for n in (x.shape[1], len(w1), len(w1)))
+        room = run.room(x, len(w1))
         for some in run.pieces(x):
             n, a, by_h = (buffer[: some.stop - some.start] for buffer in (normed, active, other))
             by_bias2.add(run.ops.scale_rows(grad[some], _some(factor, some), n)[0])
             torch.mm(n, w2, out=by_h)
-            by_bias1.add(run.ops.gelu_rows_backward(by_h, hidden[some], then1, a, by_h)[0])
+            h = _taken(hidden[some], room)
+            by_bias1.add(run.ops.gelu_rows_backward(by_h, h, then1, a, by_h)[0])
             by_weight2.add_product(n.t(), a)
             run.ops.norm_rows(x[some], *norm, eps, n)
             by_weight1.add_product(by_h.t(), n)

@@ -35,7 +35,8 @@ for _name, _schema in _SCHEMAS.items():
         f"swin_dense::{_name}", "CompositeExplicitAutograd", getattr(reference, _name)
     )
 
-# What products may be of, beside float32; the rows are of float32 or of the same.
+# What products may be of, beside float32; the rows are of float32 or of the same. On a CPU products
+# may also be wider than the rows (products.py).
 _NARROW = {"cpu": (torch.bfloat16,), "cuda": (torch.bfloat16, torch.float16)}
 
 
@@ -44,6 +45,6 @@ def kernels_take(x: Tensor, products: torch.dtype) -> bool:
     kind, dtypes = x.device.type, {x.dtype, products}
     if kind not in extension.loaded() or products not in (torch.float32, *_NARROW[kind]):
         return False
-    if x.dtype not in (torch.float32, products):
+    if x.dtype not in (torch.float32, products, *(_NARROW["cpu"] if kind == "cpu" else ())):
         return False
     return all(trust.instead("rows", x, dtype) is None for dtype in dtypes)

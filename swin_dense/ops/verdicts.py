@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,27 @@ def driver() -> str:
 def path(device: torch.device) -> Path:
     """Return where verdicts about the library, this card, its driver and this torch are kept."""
     library = extension.CUDA.read_bytes() if extension.CUDA.exists() else b""
-    marks = [
-        hashlib.sha256(library).hexdigest(),
-        card(device),
-        str(torch.cuda.get_device_capability(device)),
-        driver(),
-        torch.__version__,
-    ]
+    capability = str(torch.cuda.get_device_capability(device))
+    digest = hashlib.sha256(library).hexdigest()
+    return path_of(digest, card(device), capability, driver(), torch.__version__)
+
+
+def processor() -> str:
+    """Return the name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor()
+
+
+def path_of(*marks: str) -> Path:
+    """Return where that is kept which holds for these marks together."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "swin_dense" / f"{hashlib.sha256(repr(marks).encode()).hexdigest()[:20]}.json"
+    return (
+        home / "swin_dense" / f"{hashlib.sha256(repr(list(marks)).encode()).hexdigest()[:20]}.json"
+    )
 
 
 def read(file: Path) -> dict[str, Any]:

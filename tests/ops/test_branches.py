@@ -84,6 +84,12 @@ def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
+@pytest.fixture(params=[False, True], ids=["products as maps", "products in float32"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of bfloat16 maps; this processor has one of the two."""
+    monkeypatch.setattr(branches.products, "in_float32", lambda: request.param)
+
+
 def draw(
     names: tuple[str, ...], dtype: torch.dtype = F64, batch: int = SHAPE[0], seed: int = 0
 ) -> Tensors:
@@ -164,6 +170,7 @@ def test_gradients_of_every_entry(branch: Branch, monkeypatch: pytest.MonkeyPatc
     )
 
 
+@pytest.mark.usefixtures("products")
 @every_branch
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("dropping", [True, False])
@@ -197,6 +204,7 @@ def test_as_accurate_on(branch: Branch, dtype: torch.dtype, autocast: bool, devi
     assert_as_accurate(*both, exact, times=3)
 
 
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("rows_dtype", [F32, BF16])
 def test_a_narrow_map_is_added_to_a_wide_one(rows_dtype: torch.dtype, piece, rows) -> None:
     """As under autocast: attention gives bfloat16, the residual stream is float32."""
@@ -278,6 +286,7 @@ def test_inputs_are_left_alone(branch: Branch, piece: int, rows: str) -> None:
 # --- What is kept, and what is made again ---------------------------------------------------------
 
 
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize(("name", "widths"), [("norm_linear", [C]), ("add_mlp", [C, K]),
                                               ("add_linear", [C])])  # fmt: skip
 @pytest.mark.parametrize("autocast", [False, True])
@@ -293,10 +302,13 @@ def test_keeps_little(name: str, widths: list[int], autocast: bool, rows: str) -
         ours(leaves, None)
     maps = [x for x in kept if x.numel() > K * C]
     assert sorted(x.shape[-1] for x in maps) == sorted(widths)
+    given = leaves["x"].data_ptr()
+    assert {x.dtype for x in maps if x.data_ptr() != given} <= {BF16 if autocast else F32}
     if name != "add_linear" or not autocast:  # there it is x in the dtype of the product
         assert leaves["x"].data_ptr() in {x.data_ptr() for x in maps}
 
 
+@pytest.mark.usefixtures("products")
 @every_branch
 @pytest.mark.parametrize("autocast", [False, True])
 def test_same_bits_under_checkpointing(branch: Branch, autocast: bool, piece, rows) -> None:

@@ -135,6 +135,16 @@ def test_norms_of_many_columns(size: tuple[int, int], path) -> None:
     test_norm_rows_backward(size, F32, BF16, True, path)
 
 
+@pytest.mark.parametrize("path", PATHS[:2], indirect=True)
+def test_products_wider_than_maps(path) -> None:
+    """As processors compute them that multiply float32 faster."""
+    for size in [(3, 37), (65, 96)]:
+        test_norm_rows(size, BF16, F32, path)
+        test_norm_rows_backward(size, BF16, F32, True, path)
+        test_add_rows(size, BF16, F32, True, path)
+        test_scale_rows(size, BF16, F32, True, path)
+
+
 @pytest.mark.parametrize("path", PATHS[2:], indirect=True)
 @pytest.mark.parametrize("wide", [F32, F16], ids=str)
 def test_float16(wide: torch.dtype, path) -> None:

@@ -187,10 +187,13 @@ void scale(const Rows& call, int64_t first, int64_t last, float* sums) {
   }
 }
 
-// One op for every pair of types that occurs; the other pair does not.
+// One op for every pair of types.
 #define SWIN_DENSE_BY_TYPES(op) \
   [](const Rows& call, int64_t first, int64_t last, float* sums) { \
-    if (call.half_x) return op<Bf16, Bf16>(call, first, last, sums); \
+    if (call.half_x) { \
+      return call.half_y ? op<Bf16, Bf16>(call, first, last, sums) \
+                         : op<Bf16, float>(call, first, last, sums); \
+    } \
     return call.half_y ? op<float, Bf16>(call, first, last, sums) \
                        : op<float, float>(call, first, last, sums); \
   }
