@@ -38,6 +38,7 @@ ORDER = [
     "export",
     "large_images",
     "weights",
+    "limits",
     "troubleshooting",
     "speed",
     "model_zoo",

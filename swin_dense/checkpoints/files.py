@@ -7,11 +7,13 @@ average of the weights is taken only from a file that holds nothing else. What a
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pickle
 import re
+import reprlib
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from swin_dense.checkpoints import pickles, wrappers
+from swin_dense.checkpoints import bounds, pickles, wrappers
 from swin_dense.errors import InputError, MissingInputError, nearest
 
 ARCHIVE = b"PK"
@@ -93,6 +95,11 @@ def read(
         )
     content = _unpickled(path, map_location) if trust else _content(path, map_location)
     checkpoint = _wrapped(content, path)
+    if not trust and path.suffix != ".json":
+        try:
+            bounds.require_tensors(checkpoint["state_dict"].values(), path.stat().st_size)
+        except bounds.TooMuchError as error:
+            raise _too_much(path, error) from error
     checkpoint.path, checkpoint.source = path, source or str(path)
     return checkpoint
 
@@ -180,19 +187,23 @@ def _content(path: Path, map_location: Any) -> Any:
     pickled = head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle")
     if pickled and OLD_FORM not in head and not head.startswith(ARCHIVE):
         return _read_pickle(path)
+    if not head.startswith(ARCHIVE) and OLD_FORM not in head:
+        raise _not_of_torch(path, f"it begins with {head[:8]!r}")
     try:
+        bounds.require_torch(path, path.stat().st_size)
         with torch.serialization.safe_globals(pickles.STAND_INS):
             content = torch.load(path, map_location=map_location, weights_only=True)
         return pickles.finished(content)
+    except bounds.TooMuchError as error:
+        raise _too_much(path, error) from error
     except pickle.UnpicklingError as error:
         if head.startswith(ARCHIVE) or "Unsupported" in str(error):
             raise _would_run_code(path, _cause(error)) from error
-        raise InputError(
-            f"checkpoint: {path} is not a checkpoint that torch can read "
-            f"({path.stat().st_size} bytes, {_cause(error)}). Was the download complete?"
-        ) from error
-    except OSError:
-        raise
+        raise _not_of_torch(path, _cause(error)) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what lies in the file may send torch to such a place
+            raise
+        raise _damaged(path, error) from error
     except Exception as error:  # whatever a broken or hostile file can raise is the file's mistake
         raise _damaged(path, error) from error
 
@@ -251,6 +262,8 @@ def _read_pickle(path: Path) -> Any:
         return pickles.read(path)
     except pickles.RefusedError as error:
         raise _would_run_code(path, str(error)) from error
+    except bounds.TooMuchError as error:
+        raise _too_much(path, error) from error
     except pickle.UnpicklingError as error:
         raise _damaged(path, error) from error
 
@@ -287,10 +300,11 @@ def _wrapped(content: Any, path: Path) -> Checkpoint:
         else:
             others[str(name)] = f"no tensor but {type(value).__name__}"
     if not tensors:
-        found = list(content)[:5] if isinstance(content, Mapping) else type(content).__name__
+        mapping = isinstance(content, Mapping)
+        found = [reprlib.repr(k) for k in list(content)[:5]] if mapping else type(content).__name__
         raise InputError(
             f"checkpoint: {path} holds no weights: expected name -> tensor, or such a dict under "
-            f"'state_dict' or 'model'; found {found}."
+            f"'state_dict' or 'model'; found {', '.join(found) if mapping else found}."
         )
     checkpoint = Checkpoint({**whole, "state_dict": tensors})
     checkpoint.no_tensors = others
@@ -326,6 +340,17 @@ def _would_run_code(path: Path, what: str) -> InputError:
     return InputError(
         f"checkpoint: {path} holds more than tensors and plain values, reading it would run code "
         f"from the file, so it was not read ({what}). {advice}"
+    )
+
+
+def _too_much(path: Path, error: Exception) -> InputError:
+    return InputError(f"checkpoint: {path} was not read: it has {str(error).rstrip('.')}.")
+
+
+def _not_of_torch(path: Path, cause: str) -> InputError:
+    return InputError(
+        f"checkpoint: {path} is not a checkpoint that torch can read "
+        f"({path.stat().st_size} bytes, {cause}). Was the download complete?"
     )
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from swin_dense.checkpoints import bounds
+
 KINDS = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"})
 
 
@@ -27,12 +29,15 @@ def read(path: Path) -> Any:
 
     Raises:
         RefusedError: reading on would run code.
+        bounds.TooMuchError: reading it would take more than the limits.
         pickle.UnpicklingError: it is damaged or no pickle.
     """
     with open(path, "rb") as file:
         try:
+            bounds.require_pickle(file)
+            file.seek(0)
             return finished(_Reader(file, encoding="latin1").load())
-        except RefusedError:
+        except (RefusedError, bounds.TooMuchError):
             raise
         except Exception as error:  # whatever bytes made by a stranger can raise is theirs
             raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
@@ -104,6 +109,7 @@ def _no_bytes() -> bytes:
 
 def _storage(raw: bytes) -> Any:
     """Stands for torch's function of this name, which would unpickle everything."""
+    bounds.require_torch(io.BytesIO(raw), len(raw))
     return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
 
 
@@ -150,16 +156,26 @@ STAND_INS: list[Callable | tuple[Callable, str]] = [
 
 def finished(value: Any) -> Any:
     """Arrays become tensors, what is inert goes; containers of any kind stay what they are."""
+    return _finished(value, {})
+
+
+def _finished(value: Any, known: dict[int, tuple[Any, Any]]) -> Any:
+    """Do so with each object once, at however many places it is; `known` holds each and its id."""
     if isinstance(value, _Array):
         return value.tensor
+    if type(value) is not tuple and not isinstance(value, dict | list):
+        return value
+    if id(value) in known:
+        return known[id(value)][1]
+    known[id(value)] = value, value  # one that holds itself ends here
     if isinstance(value, dict):
         for key, item in list(value.items()):
             if isinstance(item, Inert):
                 del value[key]
-            elif (new := finished(item)) is not item:
+            elif (new := _finished(item, known)) is not item:
                 value[key] = new
     elif isinstance(value, list):
-        value[:] = [finished(item) for item in value]
-    elif type(value) is tuple:
-        return tuple(finished(item) for item in value)
-    return value
+        value[:] = [_finished(item, known) for item in value]
+    else:
+        known[id(value)] = value, tuple(_finished(item, known) for item in value)
+    return known[id(value)][1]

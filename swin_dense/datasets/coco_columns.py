@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from swin_dense.datasets import coco_json, forks
-from swin_dense.datasets.coco_fields import Tally, is_side
+from swin_dense.datasets.coco_fields import Tally, is_file_name, is_side
 from swin_dense.datasets.coco_json import BYTE_ORDER_MARK, NOT_JSON, whole_id
 from swin_dense.datasets.coco_rows import Id, Rows
 from swin_dense.datasets.findings import INFO, Finding, kind, stop
@@ -86,7 +86,7 @@ def read_columns(
         findings.append(ENCODING.found(f"the file is {wide}.", "Save it as UTF-8.", path))
         try:
             data = json.dumps(json.loads(bytes(data))).encode()
-        except ValueError:
+        except (ValueError, RecursionError):
             coco_json.parse(bytes(data), path)
             raise
     elif mark:
@@ -97,6 +97,8 @@ def read_columns(
     gc.disable()  # nothing here is cyclic, and the collector would walk all of it again and again
     try:
         return _columns(_split(data, path), path, used, findings)
+    except coco_json.EntryError as error:
+        raise stop(NOT_JSON, path, coco_json.not_json(bytes(data[:200]), error)) from error
     except UnicodeDecodeError as error:
         text = f"the file is not UTF-8, as JSON has to be ({error}). Save it as UTF-8."
         raise stop(NOT_JSON, path, text) from error
@@ -112,7 +114,7 @@ def _split(data: Any, path: str | Path) -> dict[str, Any]:
         lists: dict[str, Any] = {
             "images": content.images,
             "annotations": content.annotations,
-            "categories": json.loads(bytes(content.categories)),
+            "categories": coco_json.parse_part(content.categories),
         }
         if not isinstance(lists["categories"], list):
             raise ValueError("another format")
@@ -122,8 +124,10 @@ def _split(data: Any, path: str | Path) -> dict[str, Any]:
                 return lists
         else:
             return lists
-    except (ValueError, msgspec.MsgspecError) as error:
-        if "truncated" in str(error):  # the slow parser would say the same, with much memory
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        if isinstance(error, RecursionError) or "truncated" in str(
+            error
+        ):  # the slow parser would say the same, with much memory
             raise stop(NOT_JSON, path, coco_json.not_json(bytes(data), error)) from error
         # NaN, another format, or no JSON: the slow parser tells them apart
     return coco_json.require_format(coco_json.parse(bytes(data), path), path)
@@ -182,14 +186,13 @@ def _image(raw: Any, decode: Callable, tally: Tally) -> _Image | None:
             if (
                 is_side(image.width)
                 and is_side(image.height)
-                and image.file_name
-                and "\0" not in image.file_name
+                and is_file_name(image.file_name)
                 and coco_json.is_id(image.id)
             ):
                 return image
         except msgspec.ValidationError:
             pass
-        raw = json.loads(bytes(raw))
+        raw = coco_json.parse_part(raw)
     if not tally.add(raw):
         return None
     return _Image(raw["id"], raw["file_name"], raw["width"], raw["height"])

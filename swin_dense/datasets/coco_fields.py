@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from swin_dense.datasets.coco_json import is_id
+from swin_dense.datasets.coco_json import LONGEST_NAME, is_id
 from swin_dense.datasets.findings import ERROR, Finding, kind
 
 LARGEST_SIDE = 2**31 - 1
+MANY = 100_000  # entries with a wrong field, after which others are not looked at
 OPTIONAL = ("area", "iscrowd", "ignore")  # without them: computed, or 0
 
 NO_OBJECT = kind(
@@ -49,8 +50,9 @@ def is_side(value: Any) -> bool:
     return _is_number(value) and 0 < value <= LARGEST_SIDE and value == int(value)
 
 
-def _is_file_name(value: object) -> bool:
-    return isinstance(value, str) and value != "" and "\0" not in value
+def is_file_name(value: object) -> bool:
+    """Tell whether a value can name a file."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and "\0" not in value
 
 
 def is_flag(value: object) -> bool:
@@ -73,7 +75,7 @@ def _is_box(value: object) -> bool:
 FIELDS: dict[str, dict[str, tuple[Callable[[object], bool], str]]] = {
     "images": {
         "id": (is_id, "a whole number or a text"),
-        "file_name": (_is_file_name, "a text"),
+        "file_name": (is_file_name, "a text that can name a file"),
         "width": (is_side, "a number above 0 (whole pixels)"),
         "height": (is_side, "a number above 0 (whole pixels)"),
     },
@@ -88,7 +90,7 @@ FIELDS: dict[str, dict[str, tuple[Callable[[object], bool], str]]] = {
     },
     "panoptic annotations": {
         "image_id": (is_id, "a whole number or a text"),
-        "file_name": (_is_file_name, "a text"),
+        "file_name": (is_file_name, "a text that can name a file"),
         "segments_info": (_is_list, "a list of segments"),
     },
     "segments": {
@@ -112,11 +114,17 @@ class Tally:
         self.absent: dict[str, list[Any]] = {}  # field -> [count, the first entry]
         self.wrong: dict[str, list[Any]] = {}
         self.infinite: set[str] = set()
+        self.count = 0  # of those that are wrong
+
+    @property
+    def is_full(self) -> bool:
+        return self.count >= MANY
 
     def add(self, entry: object) -> bool:
         """Count an entry; True if nothing is wrong with it."""
         if not isinstance(entry, dict):
             self.bare = [self.bare[0] + 1, self.bare[1]] if self.bare else [1, entry]
+            self.count += 1
             return False
         right = True
         for field, (is_right, _) in FIELDS[self.what].items():
@@ -130,10 +138,12 @@ class Tally:
             place.setdefault(field, [0, entry])[0] += 1
             if _has_infinity(value):
                 self.infinite.add(field)
+        self.count += not right
         return right
 
     def extend(self, other: Tally) -> None:
         """Take in what was counted of entries that come after these."""
+        self.count += other.count
         if other.bare:
             count, first = self.bare or (0, other.bare[1])
             self.bare = [count + other.bare[0], first]
@@ -145,6 +155,8 @@ class Tally:
     def findings(self, total: int, file: Any = "") -> list[Finding]:
         """Return a finding for each field, of `total` entries."""
         what, fields = self.what, FIELDS[self.what]
+        if self.is_full:
+            what += f" (looked at up to {MANY} that are wrong)"
         if self.bare:
             count, first = self.bare
             return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ MARKS = {  # what a text may begin with -> how it is written
     b"\xfe\xff": "utf-16",
 }
 
+LONGEST_NAME = 4096  # characters of a file or category: no system has longer paths
 NOT_JSON = kind(
     "file-not-json",
     ERROR,
@@ -60,6 +62,29 @@ def parse(data: bytes, path: str | Path) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise stop(NOT_JSON, path, not_json(data, error)) from error
+
+
+class EntryError(Exception):
+    """A part of a file cannot be read; the text says why."""
+
+
+def parse_part(data: Any) -> Any:
+    """Parse one entry of a file, or one list, which a quicker parser found odd.
+
+    Raises:
+        EntryError: it is nested too deep, or a number has thousands of digits.
+    """
+    try:
+        return json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise EntryError(too_deep(error) or str(error)) from error
+
+
+def too_deep(error: Exception) -> str:
+    """Return what is said of lists that lie too deep in one another; "" of other errors."""
+    if not isinstance(error, RecursionError):
+        return ""
+    return f"lists and objects lie more than about {sys.getrecursionlimit()} deep in one another"
 
 
 def require_format(content: object, path: str | Path, panoptic: bool = False) -> dict:
@@ -113,6 +138,7 @@ def not_json(data: bytes, error: Exception) -> str:
         return "this is a text file of numbers, as YOLO has it. Convert the set to COCO format."
     if isinstance(error, UnicodeDecodeError):
         return f"the file is not UTF-8, as JSON has to be ({error}). Save it as UTF-8."
+    error = too_deep(error) or error  # type: ignore[assignment]
     return (
         f"the file is not JSON, or cut off ({error}; {len(data)} bytes). Export or copy it again."
     )
@@ -134,9 +160,11 @@ def categories_of(content: dict, path: str | Path) -> dict[Any, str]:
         refuse("the list of categories is empty. Export it with its classes.")
     for entry in entries:
         if not isinstance(entry, dict) or not {"id", "name"} <= entry.keys():
-            refuse(f"every category needs id and name, got {entry}. Add them.")
+            refuse(f"every category needs id and name, got {entry!r:.200}. Add them.")
         if not is_id(entry["id"]) or not isinstance(entry["name"], str):
-            refuse(f"a category has a number as id, a text as name, got {entry}.")
+            refuse(f"a category has a number as id, a text as name, got {entry!r:.200}.")
+        if len(entry["name"]) > LONGEST_NAME:
+            refuse(f"a name has at most {LONGEST_NAME} characters, got {len(entry['name']):,}.")
     for key in ("id", "name"):
         twice = repeated([entry[key] for entry in entries])
         if twice:

@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from swin_dense.datasets.coco_file import CocoFile
-from swin_dense.datasets.coco_masks import EMPTY, NONE, ODD, POLYGONS, RUNS, TEXT, measure
+from swin_dense.datasets.coco_masks import (
+    EMPTY,
+    NONE,
+    ODD,
+    POLYGONS,
+    RUNS,
+    TEXT,
+    Measures,
+    measure,
+)
 from swin_dense.datasets.coco_problems import ids_of, one
-from swin_dense.datasets.findings import ERROR, WARNING, Finding, kind
+from swin_dense.datasets.findings import ERROR, WARNING, Finding, kind, refuse
 from swin_dense.datasets.paths import first_names
+from swin_dense.file_limits import IMAGE_PIXELS, OUTLINE_PIXELS
 
 OTHER_SIZE = kind(
     "mask-size-differs",
@@ -58,6 +68,13 @@ HUGE_MASK = kind(
     "The numbers of a polygon are pixels of its image.",
     "Filling a polygon of millions of pixels takes all memory, or all time.",
 )
+COSTLY = kind(
+    "mask-too-costly",
+    ERROR,
+    f"A mask is drawn in an image of at most {IMAGE_PIXELS.usual:,} pixels, along outlines of at "
+    f"most {OUTLINE_PIXELS.usual:,}.",
+    "Drawing it takes all memory, or all time, of a file of some hundred bytes.",
+)
 OTHER_AREA = kind(
     "area-differs-from-mask",
     WARNING,
@@ -70,6 +87,7 @@ ELSEWHERE = kind(
     "The box of an annotation is the extent of its mask.",
     "Box and mask head are taught different places.",
 )
+SIDES = 1000  # times the height and width of its image, the longest outlines of a mask
 HUGE = 1e6  # pixels beyond the image
 FAR = (10, 0.1)  # pixels, share of the image's side: nearer than both is carelessness
 TIMES, BEYOND = 3, 100  # an area differs by this factor, and by this many pixels
@@ -135,6 +153,7 @@ def mask_findings(coco: CocoFile, trained: np.ndarray) -> list[Finding]:
             )
             found += one(coco, of, rows[packed & wrong], text, "Encode them anew.")
     found += _polygon_findings(coco, rows, measures.extent, height, width)
+    found += _costly(coco, rows, measures)
     found += one(
         coco, EMPTY_MASK, rows[measures.area == 0], "masks cover not one pixel", "Remove them."
     )
@@ -147,6 +166,52 @@ def mask_findings(coco: CocoFile, trained: np.ndarray) -> list[Finding]:
         f"annotations state an area {TIMES} times that of their mask, or a third of it",
         "Compute the areas anew, in pixels.",
     )
+    return found
+
+
+def require_drawable(coco: CocoFile, rows: np.ndarray) -> None:
+    """Require that masks can be drawn: those that an evaluation looks at, which was not examined.
+
+    Args:
+        rows: (m,) positions of annotations of images that the file has.
+
+    Raises:
+        FoundError: one takes all memory or all time, or has numbers that no decoder is made for.
+    """
+    kinds = coco.columns["mask_kind"]
+    rows = np.unique(rows[np.isin(kinds[rows], (POLYGONS, RUNS, TEXT))])
+    measures = measure(coco.columns, rows)
+    image = coco.image[rows]
+    found = _polygon_findings(coco, rows, measures.extent, coco.heights[image], coco.widths[image])
+    found = [one for one in found if one.kind is HUGE_MASK] + _costly(coco, rows, measures)
+    size = coco.columns["mask_size"][rows].astype(np.int64).prod(1)
+    over = (kinds[rows] != POLYGONS) & ~(measures.filled <= size)
+    text = "run-length masks have counts that do not decode, or to more pixels than their size"
+    found += one(coco, TOO_LONG, rows[over], text, "Encode them anew.")
+    refuse(coco.path, found)
+
+
+def _costly(coco: CocoFile, rows: np.ndarray, measures: Measures) -> list[Finding]:
+    """Find masks of many pixels, and polygons that go to and fro; nan compares as False."""
+    image = coco.image[rows]
+    height, width = coco.heights[image], coco.widths[image]
+    pixels = np.maximum(height * width, coco.columns["mask_size"][rows].astype(np.int64).prod(1))
+    most = np.minimum(OUTLINE_PIXELS.most, SIDES * (height + width))
+    found = []
+    for over, limit, count in (
+        (pixels > IMAGE_PIXELS.most, IMAGE_PIXELS, pixels),
+        (measures.outline > most, OUTLINE_PIXELS, measures.outline),
+    ):
+        if over.any():
+            i = int(np.flatnonzero(over)[0])
+            rule = limit.rule(int(count[i]))
+            if count[i] <= limit.most:
+                rule = (
+                    f"{count[i]:,.0f} pixels along the outlines, at most {SIDES} times the height "
+                    f"and width of the image, {most[i]:,}, are drawn. Correct it."
+                )
+            text = "masks take too much to be drawn, the first has "
+            found += one(coco, COSTLY, rows[over], text + rule.rstrip("."), "")
     return found
 
 

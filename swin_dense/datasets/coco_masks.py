@@ -26,6 +26,7 @@ class Measures:
     area: np.ndarray  # (m,) pixels: of polygons the sum of their parts, even where these overlap
     extent: np.ndarray  # (m, 4) left, top, right, bottom of polygons
     filled: np.ndarray  # (m,) sum of run lengths; nan if they do not decode
+    outline: np.ndarray  # (m,) pixels along the outlines of polygons, which who draws goes through
 
 
 def measure(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> Measures:
@@ -35,14 +36,14 @@ def measure(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> Measures:
         columns: mask_kind, parts, numbers_at, numbers, texts_at and texts, see `CocoFile`.
         rows: (m,) ascending positions of annotations.
     """
-    found = Measures(
-        np.full(len(rows), np.nan), np.full((len(rows), 4), np.nan), np.full(len(rows), np.nan)
-    )
+    m = len(rows)
+    found = Measures(*(np.full(shape, np.nan) for shape in (m, (m, 4), m, m)))
     kinds = columns["mask_kind"][rows]
     parts, at = columns["parts"], columns["numbers_at"]
     where = np.flatnonzero(kinds == POLYGONS)
     for block in _blocks(where, at[parts[rows[where] + 1]] - at[parts[rows[where]]]):
-        found.area[block], found.extent[block] = _polygons(columns, rows[block])
+        of_polygons = _polygons(columns, rows[block])
+        found.area[block], found.extent[block], found.outline[block] = of_polygons
     where = np.flatnonzero(kinds == RUNS)
     for block in _blocks(where, at[parts[rows[where] + 1]] - at[parts[rows[where]]]):
         values, starts = _gather(
@@ -84,8 +85,8 @@ def _gather(
     return values[places], starts
 
 
-def _polygons(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the area (m,) and the extent (m, 4) of annotations that are polygons."""
+def _polygons(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return area (m,), extent (m, 4) and outline (m,) of annotations that are polygons."""
     parts, at = columns["parts"], columns["numbers_at"]
     first, last = parts[rows], parts[rows + 1]
     numbers, _ = _gather(columns["numbers"], at[first], at[last])
@@ -100,13 +101,15 @@ def _polygons(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[np.n
     twice = np.add.reduceat(dx * dy[following] - dx[following] * dy, starts)
     area = np.add.reduceat(np.abs(twice) / 2, part_starts)
     of_rows = starts[part_starts]
+    steps = np.maximum(np.abs(dx[following] - dx), np.abs(dy[following] - dy))
+    outline = np.add.reduceat(steps, of_rows)
     extent = [
         np.minimum.reduceat(x, of_rows),
         np.minimum.reduceat(y, of_rows),
         np.maximum.reduceat(x, of_rows),
         np.maximum.reduceat(y, of_rows),
     ]
-    return area, np.stack(extent, axis=1)
+    return area, np.stack(extent, axis=1), outline
 
 
 def _sums(runs: np.ndarray, right: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

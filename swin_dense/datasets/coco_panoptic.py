@@ -10,18 +10,17 @@ Letters: h w an image.
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from swin_dense.datasets.coco_json import categories_of, load
 from swin_dense.datasets.coco_layout import CLASSES_DIFFER, match_classes
 from swin_dense.datasets.findings import ERROR, kind, stop
-from swin_dense.datasets.images import DECODING_FAILED
+from swin_dense.datasets.image_files import TOO_LARGE
+from swin_dense.datasets.images import DECODING_FAILED, TooManyPixelsError, open_image
 from swin_dense.datasets.label_maps import MOST_CLASSES
 from swin_dense.datasets.paths import first_names, require_file
 from swin_dense.errors import InputError
@@ -126,10 +125,13 @@ def read_segments(path: str | Path, known: Iterable[int]) -> np.ndarray:
     """
     data = require_file(path, "panoptic PNG").read_bytes()
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(data, "panoptic PNG")
         image.load()
-    except (UnidentifiedImageError, *DECODING_FAILED) as error:
-        text = f"the panoptic PNG is no image, cut off or damaged ({len(data)} bytes, {error})."
+    except TooManyPixelsError as error:
+        raise stop(TOO_LARGE, path, str(error).removeprefix("panoptic PNG: ")) from error
+    except (InputError, *DECODING_FAILED) as error:
+        cause = str(error).removeprefix("panoptic PNG: ").rstrip(".")
+        text = f"the panoptic PNG is no image, cut off or damaged ({len(data)} bytes, {cause})."
         raise stop(UNREADABLE, path, text, "Copy or export it again.") from error
     if image.format in ("JPEG", "WEBP") or image.mode not in ("RGB", "RGBA"):
         text = (
@@ -137,9 +139,11 @@ def read_segments(path: str | Path, known: Iterable[int]) -> np.ndarray:
             f"loss; this is {image.format} of mode {image.mode}."
         )
         raise stop(NO_COLOURS, path, text, "Export it as an RGB PNG.")
-    red, green, blue = np.moveaxis(np.asarray(image)[..., :3].astype(np.int32), -1, 0)
-    ids = red + 256 * green + 256**2 * blue
-    unknown = [str(i) for i in sorted(set(np.unique(ids).tolist()) - set(known) - {VOID})]
+    ids = np.zeros((image.height, image.width), np.int32)
+    for i, band in enumerate(image.split()[:3]):
+        ids += np.asarray(band).astype(np.int32) << 8 * i
+    there = {number for row in ids for number in np.unique(row).tolist()}
+    unknown = [str(i) for i in sorted(there - set(known) - {VOID})]
     if unknown:
         text = (
             "every pixel is void (0) or of a segment that segments_info lists; "

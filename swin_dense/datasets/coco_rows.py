@@ -8,7 +8,6 @@ from __future__ import annotations
 import array
 import ast
 import itertools
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -120,6 +119,8 @@ class Rows:
 
     def add(self, chunk: Sequence[Any]) -> None:
         """Take entries in: all at once as a rule, one by one where one of them is unusual."""
+        if self.tally.is_full:
+            return
         try:
             entries = list(map(self.decode, chunk))
             usual = _are_usual(entries)
@@ -156,7 +157,7 @@ class Rows:
                     return entry
             except msgspec.ValidationError:
                 pass
-            raw = json.loads(bytes(raw))
+            raw = coco_json.parse_part(raw)
         if not self.tally.add(raw):
             return None
         area, box = raw.get("area"), tuple(map(float, raw["bbox"]))
@@ -227,7 +228,7 @@ class Rows:
             lengths = lengths[~wrong]
         for i in np.flatnonzero(kinds == ODD).tolist():
             raw = raws[i]
-            entry = json.loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+            entry = coco_json.parse_part(raw) if isinstance(raw, msgspec.Raw) else raw
             self.odd_masks[start + i] = short(entry["segmentation"])
         self.kind.frombytes(kinds.tobytes())
         self.size.frombytes(sizes.tobytes())
@@ -251,7 +252,7 @@ class Rows:
         if BYTES_LITERAL.fullmatch(text):
             try:
                 text = ast.literal_eval(text).decode("ascii")
-            except (ValueError, SyntaxError):
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
                 return nothing
             self.note(BYTES_AS_TEXT, number)
         data = text.encode("utf-8", "surrogatepass")

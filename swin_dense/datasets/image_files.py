@@ -14,12 +14,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from swin_dense.datasets import images
 from swin_dense.datasets.findings import ERROR, INFO, WARNING, Finding, Kind, kind
 from swin_dense.datasets.paths import first_names
 from swin_dense.errors import InputError
+from swin_dense.file_limits import IMAGE_PIXELS
 
 UNREADABLE = kind(
     "image-unreadable",
@@ -35,9 +34,9 @@ SIZE_DIFFERS = kind(
 )
 TOO_LARGE = kind(
     "image-too-large",
-    WARNING,
-    f"An image has at most {Image.MAX_IMAGE_PIXELS or 0:,} pixels.",
-    "Decoding it takes gigabytes in each worker; a small file can hold it (decompression bomb).",
+    ERROR,
+    f"An image has at most {IMAGE_PIXELS.usual:,} pixels.",
+    "It is not read: decoding takes gigabytes in each worker, and a small file can hold it.",
 )
 TURNED = kind(
     "image-turned",
@@ -134,7 +133,7 @@ def examine(files: Sequence[ImageFile], where: str) -> list[Finding]:
 FIXES = {
     UNREADABLE: "Copy or export them again, or leave them out of the annotations.",
     SIZE_DIFFERS: "Correct width and height in the annotations, or export the images again.",
-    TOO_LARGE: "Cut them into tiles.",
+    TOO_LARGE: "Cut them into tiles, or raise the limit for all.",
     MOVING: "Save the frames as files of their own.",
 }
 
@@ -149,15 +148,15 @@ def _of_file(file: ImageFile) -> Iterator[tuple[Kind, str]]:
         with images.require_file(file.path, "image").open("rb") as stream:
             image = images.open_image(stream, str(file.path))
             height, width = images.upright_size(image)
-            mode, form, frames = image.mode, image.format or "", getattr(image, "n_frames", 1)
+            mode, form, more = image.mode, image.format or "", getattr(image, "is_animated", False)
             opaque = "A" not in mode and "transparency" not in image.info
             turned = images.orientation(image) != 1
             ends = _ends(stream, form)
+    except images.TooManyPixelsError as error:
+        yield TOO_LARGE, str(error).rstrip(".")
+        return
     except (InputError, *images.DECODING_FAILED) as error:
         yield UNREADABLE, str(error).rstrip(".")
-        return
-    if height * width > (Image.MAX_IMAGE_PIXELS or height * width):
-        yield TOO_LARGE, f"{width}x{height} pixels in {file.path.stat().st_size} bytes"
         return
     if not ends:
         try:
@@ -174,7 +173,7 @@ def _of_file(file: ImageFile) -> Iterator[tuple[Kind, str]]:
         (mode == "P", PALETTE, "their pixels are numbers of a palette"),
         (not opaque, TRANSPARENT, "they are transparent in places"),
         (mode == "CMYK", FOUR_INKS, "their colours are inks (CMYK)"),
-        (frames > 1 and form != "MPO", MOVING, f"{frames} frames or pages in a file"),
+        (more and form != "MPO", MOVING, "there are several frames or pages in a file"),
         (
             file.path.suffix.lower() not in SUFFIXES_OF.get(form, (file.path.suffix.lower(),)),
             MISNAMED,

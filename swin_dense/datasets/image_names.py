@@ -208,7 +208,10 @@ def _absent(
         return [FOLDER_ABSENT.found(text, "Name the folder that file_name starts from.", top)]
     if not absent:
         return []
-    fix = _hint(absent, top, folders)
+    try:
+        fix = _hint(absent, top, folders)
+    except OSError:  # a name that no file can have, or a folder that may not be read
+        fix = ""
     return [
         ABSENT.found(
             f"{len(absent)} of {len(names)} {what} are not in {top}: {first_names(absent)}.",

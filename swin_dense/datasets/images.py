@@ -8,7 +8,9 @@ profiles are ignored. Half a file is an error, not a picture with a grey end.
 from __future__ import annotations
 
 import collections
+import functools
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -20,13 +22,25 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from swin_dense.datasets.paths import require_file
 from swin_dense.errors import InputError, MissingInputError
+from swin_dense.file_limits import IMAGE_PIXELS
 
+# Of the kinds that Pillow knows, those that it decodes itself: it hands EPS to another program.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "DIB", "TGA", "JPEG2000", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 PNG_END = b"IEND\xaeB\x60\x82"
 IMAGE_WIDTH, IMAGE_LENGTH, ORIENTATION = 0x0100, 0x0101, 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
-DECODING_FAILED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+# What Pillow raises at damaged files; KeyError and TypeError at tags that are absent or odd.
+DECODING_FAILED = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
+    *(OverflowError, ZeroDivisionError, MemoryError, struct.error, zlib.error),
+)
+BAND = 2**22  # pixels that are brought to RGB together
+
+
+class TooManyPixelsError(InputError):
+    """An image is over the limit of those that are decoded as a whole."""
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
@@ -144,25 +158,49 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def open_image(data: bytes | io.BufferedReader, name: str) -> Image.Image:
-    """Read the header; the pixels come later."""
+    """Read the header; the pixels come later.
+
+    Raises:
+        TooManyPixelsError: there are more than are decoded as a whole.
+        InputError: it is no image.
+    """
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
     start = stream.read(16)
     stream.seek(0)
     if not start:
         raise InputError(f"{name}: the image file is empty (0 bytes). Copy it again.")
+    # What Pillow looks at of itself: frames that are larger than their file says.
+    Image.MAX_IMAGE_PIXELS = most = IMAGE_PIXELS.most
     try:
-        return Image.open(stream)
+        image = Image.open(stream, formats=_formats())
     except UnidentifiedImageError as error:
         raise InputError(
             f"{name}: this is no image of a known kind, or its header is cut off; it begins with "
             f"{start!r}. Use JPEG, PNG, BMP, TIFF or WebP; a new suffix does not convert a file."
         ) from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: the image is too large ({error}). Cut it into tiles.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        raise _too_large(name, int(found[1]) if found else 2 * most) from error
     except DECODING_FAILED as error:
         raise InputError(
             f"{name}: the image header is cut off or damaged ({error}). Copy the file again."
         ) from error
+    if image.width * image.height > most:
+        raise _too_large(name, image.width * image.height)
+    return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of FORMATS that Pillow was built with."""
+    Image.init()
+    return tuple(form for form in FORMATS if form in Image.OPEN)
+
+
+def _too_large(name: str, pixels: int) -> TooManyPixelsError:
+    return TooManyPixelsError(
+        f"{name}: the image is too large: {IMAGE_PIXELS.rule(pixels)} Cut it into tiles otherwise."
+    )
 
 
 def orientation(image: Image.Image) -> int:
@@ -173,6 +211,19 @@ def orientation(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """Return a decoded image as uint8 (H, W, 3), some rows at a time."""
+    rows = max(1, BAND // image.width)
+    if rows >= image.height:
+        return _to_rgb(image, name)
+    found = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        part.format = image.format
+        found[top : top + rows] = _to_rgb(part, name)
+    return found
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from swin_dense.datasets.findings import ERROR, INFO, WARNING, Finding, kind, of_error, refuse
 from swin_dense.datasets.images import SUFFIXES, image_size
 from swin_dense.datasets.label_maps import (
@@ -18,6 +16,7 @@ from swin_dense.datasets.label_maps import (
     NO_FILES,
     VALUE_UNKNOWN,
     LabelTable,
+    counted,
     pair_files,
     read_label_map,
     require_same_size,
@@ -142,8 +141,7 @@ def examine(
             failed.setdefault(finding.kind, []).append((label, finding))
             continue
         sizes.add(raw.shape)
-        values, counts = np.unique(raw, return_counts=True)
-        for value, number in zip(values.tolist(), counts.tolist(), strict=True):
+        for value, number in zip(*counted(raw), strict=True):
             pixels[value] += number
             files_with.setdefault(value, []).append(label)
     found = []

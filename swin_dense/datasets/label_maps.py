@@ -12,16 +12,21 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import io
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops
 
 from swin_dense.datasets.findings import ERROR, FoundError, kind, stop
-from swin_dense.datasets.images import DECODING_FAILED, SUFFIXES
+from swin_dense.datasets.image_files import TOO_LARGE
+from swin_dense.datasets.images import (
+    DECODING_FAILED,
+    SUFFIXES,
+    TooManyPixelsError,
+    open_image,
+)
 from swin_dense.datasets.paths import first_names, require_file, require_folder
 from swin_dense.errors import InputError
 
@@ -29,6 +34,7 @@ IGNORE = 255  # the index of pixels that no loss and no score looks at; fixed by
 MOST_CLASSES = 255  # indices 0..254
 
 IGNORED = "(ignored)"
+BLOCK = 2**22  # pixels that are counted together
 
 UNREADABLE = kind(
     "label-map-unreadable",
@@ -158,9 +164,8 @@ class LabelTable:
         else:
             index = slots[raw]
         if (index < 0).any():
-            values, pixels = np.unique(raw[index < 0], return_counts=True)
-            unknown = dict(zip(values.tolist(), pixels.tolist(), strict=True))
-            raise stop(VALUE_UNKNOWN, name, *self.explain(unknown, set(np.unique(raw).tolist())))
+            unknown = dict(zip(*counted(raw[index < 0]), strict=True))
+            raise stop(VALUE_UNKNOWN, name, *self.explain(unknown, set(counted(raw)[0])))
         return index.astype(np.uint8)
 
     def describe(self) -> str:
@@ -271,24 +276,53 @@ def read_label_map(path: str | Path) -> np.ndarray:
     """Read a file of 1 to 16 bits, grey or with a palette: int32 (h, w) of its raw values."""
     data = require_file(path, "label map").read_bytes()
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(data, "label map")
         image.load()
-    except (UnidentifiedImageError, *DECODING_FAILED) as error:
-        text = f"the label map is no image, cut off or damaged ({len(data)} bytes, {error})."
+    except TooManyPixelsError as error:
+        raise stop(TOO_LARGE, path, str(error).removeprefix("label map: ")) from error
+    except (InputError, *DECODING_FAILED) as error:
+        cause = str(error).removeprefix("label map: ").rstrip(".")
+        text = f"the label map is no image, cut off or damaged ({len(data)} bytes, {cause})."
         raise stop(UNREADABLE, path, text, "Copy or export it again.") from error
     if image.format in ("JPEG", "WEBP"):
         text = f"a label map must be stored without loss, {image.format} changes the numbers."
         raise stop(LOSSY, path, text, "Export the label maps again as PNG.")
     # "P" holds the numbers themselves; its palette is only for the eye.
     if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
-        return np.array(image).astype(np.int32) // _grey_step(data, image)
+        raw, step = np.array(image).astype(np.int32), _grey_step(data, image)
+        return raw // step if step > 1 else raw
     shape = f"{image.mode}, {len(image.getbands())} channel(s)"
-    if image.mode == "RGB" and not np.ptp(np.array(image), axis=2).any():
+    if image.mode == "RGB" and _is_grey(image):
         remedy = "All channels are equal: keep one of them, as with Pillow's convert('L')."
     else:
         remedy = "Convert colours to class numbers first, one number per colour."
     text = f"a label map has one channel of whole numbers, got {shape}."
     raise stop(COLOURS, path, text, remedy)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = image.split()
+    return not any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
+
+
+def counted(raw: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return the values of whole numbers in rising order, and how often each is there."""
+    if raw.dtype == np.uint8 or not raw.size:
+        return _counted(raw, 256)
+    least, most = int(raw.min()), int(raw.max())
+    if least >= 0 and most < 2**16:  # as a rule: sorting takes longer by much
+        return _counted(raw, most + 1)
+    values, counts = np.unique(raw, return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _counted(raw: np.ndarray, end: int) -> tuple[list[int], list[int]]:
+    flat = raw.reshape(-1)
+    counts = np.zeros(end, np.int64)
+    for start in range(0, len(flat), BLOCK):
+        counts += np.bincount(flat[start : start + BLOCK], minlength=end)
+    values = np.flatnonzero(counts)
+    return values.tolist(), counts[values].tolist()
 
 
 def _grey_step(data: bytes, image: Image.Image) -> int:

@@ -18,6 +18,7 @@ from swin_dense.datasets.paths import require_file
 from swin_dense.datasets.png_rows import SIGNATURE, PngRows
 from swin_dense.datasets.tiff_rows import MAGIC, Tag, TiffWindows
 from swin_dense.errors import InputError
+from swin_dense.file_limits import ROW_PIXELS
 
 MOST = 2_500_000_000  # pixels, of what is read in bands, and
 MOST_WHOLE = 600_000_000  # of what is held as a whole: 2.4 GB
@@ -150,6 +151,8 @@ def _tiff(path: Path, level: int, most_pixels: float | None) -> LargeImage:
         reason = tiff.whole_only
         if not reason:
             _require_pixels(path, tiff.size, most_pixels, MOST)
+            _require_row(path, tiff.size)
+            tiff.require_blocks()
             size, rows = _turned(tiff.size, tiff.orientation, tiff.read)
             return LargeImage(path, size, rows, tiff.close, None, tiff.georeference)
     except InputError:
@@ -202,6 +205,11 @@ def _opened(path: Path, start: bytes) -> Image.Image:
         raise InputError(
             f"{path}: the image header is cut off or damaged ({error}). Copy the file again."
         ) from error
+
+
+def _require_row(path: Path, size: tuple[int, int]) -> None:
+    if max(size) > ROW_PIXELS.most:  # an image that is turned has its columns for rows
+        raise InputError(f"{path}: {ROW_PIXELS.rule(max(size))}")
 
 
 def _require_pixels(

@@ -14,7 +14,8 @@ from PIL import Image
 
 from swin_dense.datasets import image_names
 from swin_dense.datasets.coco_file import open_coco
-from swin_dense.datasets.label_maps import IGNORE, LabelTable, read_label_map
+from swin_dense.datasets.images import DECODING_FAILED, open_image
+from swin_dense.datasets.label_maps import IGNORE, LabelTable, counted, read_label_map
 from swin_dense.errors import InputError
 
 CHANGES = "changes.json"
@@ -112,7 +113,7 @@ def _is_binary(labels: Sequence[Path], table: LabelTable) -> bool:
     values: set[int] = set()
     for label in labels:
         raw, _ = _raw(label)
-        values.update([] if raw is None else np.unique(raw).tolist())
+        values.update([] if raw is None else counted(raw)[0])
     return values == {0, IGNORE}
 
 
@@ -131,7 +132,8 @@ def _raw(label: Path) -> tuple[np.ndarray | None, list[str]]:
         return read_label_map(label), []
     except InputError:
         pass
-    with contextlib.suppress(OSError), Image.open(label) as image:
+    with contextlib.suppress(InputError, *DECODING_FAILED):
+        image = open_image(label.read_bytes(), str(label))
         if image.format not in ("JPEG", "WEBP") and image.mode == "RGB":
             channels = np.array(image)
             if not np.ptp(channels, axis=2).any():

@@ -18,10 +18,17 @@ from PIL import Image
 
 from swin_dense.datasets import images
 from swin_dense.errors import InputError
+from swin_dense.file_limits import ROW_PIXELS
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+DEPTHS = {  # bits of a sample
+    GREY: (1, 2, 4, 8, 16),
+    PALETTE: (1, 2, 4, 8),
+    **dict.fromkeys((RGB, GREY_ALPHA, RGBA), (8, 16)),
+}
+END = 2**31  # pixels of a side, that no PNG has
 # Filters know bytes alone: the distance between a byte and its left neighbour -> a kind of image
 # (bits of a sample, colour) of that many bytes a pixel.
 CARRIERS = {1: (8, GREY), 2: (16, GREY), 3: (8, RGB), 4: (8, RGBA), 6: (16, RGB), 8: (16, RGBA)}
@@ -41,12 +48,14 @@ class PngRows:
         self._path = path
         self._file: BinaryIO = path.open("rb")
         self._chunks = self._after_signature()
-        _, header = next(self._chunks)
+        _, header = next(self._chunks, (b"", b""))
         if len(header) != 13:
             raise self._damaged("its header is none")
         width, height, self._bits, self._colour, *_, interlaced = struct.unpack(">IIBBBBB", header)
-        if self._colour not in CHANNELS or not width or not height:
+        if self._bits not in DEPTHS.get(self._colour, ()) or not 0 < width < END > height > 0:
             raise self._damaged("its header states no image")
+        if width > ROW_PIXELS.most:
+            raise InputError(f"{path}: {ROW_PIXELS.rule(width)}")
         self.size, self.interlaced = (height, width), bool(interlaced)
         bits = CHANNELS[self._colour] * self._bits
         self._row_bytes, self._step = (width * bits + 7) // 8, max(1, bits // 8)

@@ -5,17 +5,23 @@ another one is left to a library that decodes it as a whole (`large_images.py`).
 """
 
 import contextlib
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from swin_dense.errors import InputError
+from swin_dense.file_limits import BLOCK_BYTES
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 GREYS, COLOURS, YCBCR = (0, 1), 2, 6  # photometric interpretations; 0 is white at 0
 UNPREMULTIPLIED, PREMULTIPLIED = 2, 1  # what a sample beyond the colours is
 ORIENTATION = 274
+PAGES = 1000  # of a file that are looked through for levels of a pyramid
+NONE, DEFLATE = 1, (8, 32946, 50013)  # ways of compression
+DEFLATED = 1032  # times its bytes, the most that a stream of deflate unpacks to
+LOOKED_AT = 2**20  # bytes inflated at once
 # How a GeoTIFF says where it lies: scale, tie points, transformation, keys and what they refer to.
 GEOGRAPHY = (33550, 33922, 34264, 34735, 34736, 34737)
 Tag = tuple[int, int, int, Any, bool]
@@ -42,8 +48,9 @@ class TiffWindows:
         self._path = path
         with _explained(path):
             self._tiff = tifffile.TiffFile(path)
-            series: Any = self._tiff.series
             first: Any = self._tiff.pages[0]
+            # Whose next pages are not looked for: of thousands, none is a level of a pyramid.
+            series: Any = [] if self._has_many_pages() else self._tiff.series
             pages = [one.pages[0] for one in series[0].levels] if series else [first]
         self.levels = [(page.imagelength, page.imagewidth) for page in pages]
         if not 0 <= level < len(pages):
@@ -59,6 +66,13 @@ class TiffWindows:
             ]
         self.size = self._page.imagelength, self._page.imagewidth
         self._held: dict[int, np.ndarray] = {}  # decoded, and reaching behind what was read
+
+    def _has_many_pages(self) -> bool:
+        try:
+            self._tiff.pages[PAGES]
+        except IndexError:
+            return False
+        return True
 
     @property
     def whole_only(self) -> str:
@@ -100,11 +114,59 @@ class TiffWindows:
                 f"{length} bytes. Copy or download it again."
             )
 
+    def require_blocks(self) -> None:
+        """Require that each strip or tile is of a size that is decoded at once.
+
+        Raises:
+            InputError: it is larger than the limit.
+        """
+        if not self._is_plain and self._block_bytes > BLOCK_BYTES.most:
+            self._too_large(self._block_bytes)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Tell whether rows are read from where they lie."""
+        page = self._page
+        return page.is_contiguous and page.planarconfig == 1 and int(page.compression) == NONE
+
+    @property
+    def _block_bytes(self) -> int:
+        """Return the bytes of a strip or tile as decoded, by the header."""
+        page, (height, width) = self._page, self.size
+        high, wide = (
+            (page.tilelength, page.tilewidth)
+            if page.is_tiled
+            else (min(page.rowsperstrip, height), width)
+        )
+        samples = 1 if page.planarconfig == 2 else page.samplesperpixel
+        return high * wide * samples * page.dtype.itemsize
+
+    def _require_deflated(self, data: bytes) -> None:
+        """Require that a block unpacks to no more than it should, which tifffile does not ask."""
+        most = self._block_bytes
+        if len(data) * DEFLATED <= max(most, BLOCK_BYTES.most):
+            return  # it cannot
+        inflate, count = zlib.decompressobj(), 0
+        while data and not inflate.eof:
+            count += len(inflate.decompress(data, LOOKED_AT))
+            data = inflate.unconsumed_tail
+            if count > most:
+                raise InputError(
+                    f"{self._path}: the TIFF is damaged, or made to fill the memory: a strip or "
+                    f"tile of {most:,} bytes unpacks to more. Export it again."
+                )
+
+    def _too_large(self, count: int) -> NoReturn:
+        raise InputError(
+            f"{self._path}: {BLOCK_BYTES.rule(count)} Or write it in tiles: gdal_translate -co "
+            "TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=YES IN OUT.tif"
+        )
+
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """Return pixels as uint8 (h, w, 3), RGB."""
         page = self._page
         with _explained(self._path):
-            if page.is_contiguous and page.planarconfig == 1 and int(page.compression) == 1:
+            if self._is_plain:
                 found = self._plain(rows)[:, columns]
             else:
                 found = self._decoded(rows, columns)
@@ -165,7 +227,10 @@ class TiffWindows:
         more = {}
         if int(page.compression) in (6, 7):
             more = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-        part, _, _ = page.decode(file.read(count), number, **more)
+        data = file.read(count)
+        if int(page.compression) in DEFLATE:
+            self._require_deflated(data)
+        part, _, _ = page.decode(data, number, **more)
         return None if part is None else part[0]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_dense.datasets import coco_file, coco_json, coco_layout
+from swin_dense.datasets import coco_file, coco_json, coco_layout, coco_mask_problems
 from swin_dense.errors import InputError
 
 KINDS = ("bbox", "segm", "boundary", "proposal")
@@ -114,15 +114,18 @@ class Truth:
 
 
 class _Masks(Sequence):
-    """Decode the mask of an object when it is asked for."""
+    """Decode the mask of an object when it is asked for; before the first, look at all of them."""
 
     def __init__(self, file: coco_file.CocoFile, rows: np.ndarray):
-        self.file, self.rows = file, rows
+        self.file, self.rows, self._looked_at = file, rows, False
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: Any) -> Any:
+        if not self._looked_at:
+            coco_mask_problems.require_drawable(self.file, self.rows)
+            self._looked_at = True
         return self.file.segmentation(int(self.rows[i]))
 
 

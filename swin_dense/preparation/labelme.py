@@ -8,15 +8,18 @@ from __future__ import annotations
 import base64
 import binascii
 import collections
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from swin_dense.datasets.images import decode_rgb
+from swin_dense.datasets.images import (
+    DECODING_FAILED,
+    TooManyPixelsError,
+    decode_rgb,
+    open_image,
+)
 from swin_dense.errors import InputError, MissingInputError
 from swin_dense.preparation.gathered import (
     BACKGROUND,
@@ -158,8 +161,10 @@ def _thing(where: str, shape: Any, picture: Picture, left_out: collections.Count
 def _mask(where: str, text: str, points: list, picture: Picture) -> np.ndarray:
     """Read a mask drawn by a brush: a PNG of a part of the image, at the first point."""
     try:
-        part = np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) != 0
-    except (OSError, ValueError, binascii.Error) as error:
+        part = np.asarray(open_image(base64.b64decode(text), f"{where}, mask")) != 0
+    except TooManyPixelsError:
+        raise
+    except (InputError, *DECODING_FAILED, binascii.Error) as error:
         raise InputError(f"{where}: its mask is no PNG in base64 ({error}).") from error
     whole = np.zeros((picture.height, picture.width), np.uint8)
     left, top = (round(v) for v in points[0])

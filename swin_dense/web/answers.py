@@ -196,10 +196,8 @@ class Answers:
         """Decode a picture as `predict` would, after a look at its header."""
         try:
             header = images.open_image(data, name)
-        except InputError as error:
-            if isinstance(error.__cause__, Image.DecompressionBombError):
-                raise self._too_large(name, "") from error
-            raise
+        except images.TooManyPixelsError as error:
+            raise self._too_large(name, "") from error
         if header.format not in KINDS:
             raise InputError(
                 f"{name}: {header.format} files are not taken here. Use JPEG, PNG, WebP, GIF, BMP "

@@ -214,8 +214,8 @@ def test_a_dict_that_holds_itself_ends(tmp_path):
     content = {"epoch": 1}
     content["model"] = content
     torch.save(content, tmp_path / "w.pth")
-    for trust, says in ((False, "damaged"), (True, "holds no weights")):
-        with pytest.raises(InputError, match=says):
+    for trust in (False, True):
+        with pytest.raises(InputError, match="holds no weights"):
             files.read(tmp_path / "w.pth", trust=trust)
 
 
