@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,19 +84,25 @@ def _require_archive(file: BinaryIO, size: int) -> None:
         raise ValueError(str(error)) from error
     # Torch stores what it writes as it is, each record in bytes of its own.
     _require(UNPACKED_BYTES, sum(sizes.values()) - size)
-    _require(RECORD_BYTES, sizes.get("data.pkl", 0))
-    if "data.pkl" in sizes:
-        require_pickle(io.BytesIO(reader.get_record("data.pkl")))
+    # Asked of the reader, not of `sizes`: to torch, Data.pkl is data.pkl.
+    if reader.has_record("data.pkl"):
+        _require(RECORD_BYTES, reader.get_record_size("data.pkl"))
+        storages = {name.removeprefix("data/") for name in sizes}
+        require_pickle(io.BytesIO(reader.get_record("data.pkl")), storages)
 
 
-def require_pickle(file: BinaryIO) -> None:
+def require_pickle(file: BinaryIO, storages: Collection[str] = ()) -> None:
     """Count the steps of one pickle, and the objects in each object that it would build.
+
+    Args:
+        storages: names of those that it may ask for; asked for by capital letters instead of small
+            ones, one would be there once for each way to write it.
 
     Raises:
         TooMuchError: there are more than the limits, or a call gives memory for a number.
         ValueError: it is damaged.
     """
-    counter = _Counter()
+    counter = _Counter(storages)
     try:
         while (op := OPS[file.read(1)]).name != "STOP":
             if op.name == "STRING":  # of Python 2, in any encoding
@@ -162,7 +168,8 @@ class _Counter:
     count at each place, as they do for who hashes, compares or shows them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, storages: Collection[str]) -> None:
+        self.storages = {name.lower(): name for name in storages}
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.steps = 0
@@ -176,6 +183,8 @@ class _Counter:
         if name in LEAVES:
             stack.append(LEAF)
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            if argument > self.limits[0]:  # the reader makes room for all places before
+                raise TooMuchError(PICKLE_STEPS.rule(argument))
             self.memo[argument] = stack[-1]
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = stack[-1]
@@ -208,8 +217,13 @@ class _Counter:
         elif name == "DUP":
             stack.append(stack[-1])
         elif op.stack_after:  # a text, a number, None
-            text = isinstance(argument, str)
-            stack.append([1, 0, argument if len(argument) < 64 else ""] if text else LEAF)
+            stack.append(self._text(argument) if isinstance(argument, str) else LEAF)
+
+    def _text(self, text: str) -> list[Any]:
+        short = text if len(text) < 64 else ""
+        if self.storages.get(short.lower(), short) != short:
+            raise TooMuchError(f"a storage {short!r} whose name is written in other letters there")
+        return [1, 0, short]
 
     def _top(self, count: int) -> list[Any]:
         parts = self.stack[-count:]

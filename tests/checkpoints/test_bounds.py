@@ -71,6 +71,8 @@ PICKLES = {
         ) + b".", "OBJECTS"),
     "nested": (b"N" + b"\x85" * 100_000 + b".", "NESTING"),
     "long": (b"](" + b"N" * 3_000 + b"e.", "STEPS"),
+    "a far place": (b"Nr\0\0\0\x08.", "STEPS"),
+    "a far place in digits": (b"Np99999999\n.", "STEPS"),
 }  # fmt: skip
 
 
@@ -172,6 +174,21 @@ def test_a_bomb_within_the_storage_of_a_pickle(tmp_path, monkeypatch):
     (tmp_path / "w.pkl").write_bytes(b"\x80\x03}" + text("w") + made + b"s.")
     with pytest.raises(InputError, match="SWIN_DENSE_MOST_UNPACKED_BYTES"):
         files.read(tmp_path / "w.pkl")
+
+
+def test_a_pickle_is_found_as_torch_finds_it(tmp_path):
+    """To torch's reader of archives, large and small letters are the same (found by mutations)."""
+    path = archive(tmp_path / "w.pth", b"\x80\x02}" + doubled() + b"K\x01s.", {"0": bytes(16)})
+    path.write_bytes(path.read_bytes().replace(b"archive/data.pkl", b"archive/Data.pkl"))
+    with pytest.raises(InputError, match="SWIN_DENSE_MOST_PICKLE_OBJECTS"):
+        files.read(path)
+
+
+def test_a_storage_is_not_asked_for_in_other_letters(tmp_path):
+    steps = state(w=tensor(), v=tensor().replace(text("0"), text("A")))
+    path = archive(tmp_path / "w.pth", steps, {"0": bytes(16), "a": bytes(16)})
+    with pytest.raises(InputError, match="written in other letters"):
+        files.read(path)
 
 
 @pytest.mark.parametrize("cut", [5, 100])
