@@ -78,7 +78,7 @@ def require_torch(file: Path | BinaryIO, size: int) -> None:
 def _require_archive(file: BinaryIO, size: int) -> None:
     try:
         # The reader that torch.load reads with: another one could be shown another directory.
-        reader = torch._C.PyTorchFileReader(file)  # type: ignore[attr-defined]
+        reader: Any = torch._C.PyTorchFileReader(file)
         sizes = {name: reader.get_record_size(name) for name in reader.get_all_records()}
     except Exception as error:
         raise ValueError(str(error)) from error

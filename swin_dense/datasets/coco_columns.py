@@ -98,7 +98,8 @@ def read_columns(
     try:
         return _columns(_split(data, path), path, used, findings)
     except coco_json.EntryError as error:
-        raise stop(NOT_JSON, path, coco_json.not_json(bytes(data[:200]), error)) from error
+        cause: Any = error.__cause__ or error
+        raise stop(NOT_JSON, path, coco_json.not_json(bytes(data), cause)) from error
     except UnicodeDecodeError as error:
         text = f"the file is not UTF-8, as JSON has to be ({error}). Save it as UTF-8."
         raise stop(NOT_JSON, path, text) from error

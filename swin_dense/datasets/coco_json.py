@@ -65,7 +65,7 @@ def parse(data: bytes, path: str | Path) -> Any:
 
 
 class EntryError(Exception):
-    """A part of a file cannot be read; the text says why."""
+    """A part of a file cannot be read; its cause says why."""
 
 
 def parse_part(data: Any) -> Any:
@@ -77,7 +77,7 @@ def parse_part(data: Any) -> Any:
     try:
         return json.loads(bytes(data))
     except (ValueError, RecursionError) as error:
-        raise EntryError(too_deep(error) or str(error)) from error
+        raise EntryError(str(error)) from error
 
 
 def too_deep(error: Exception) -> str:
@@ -138,7 +138,8 @@ def not_json(data: bytes, error: Exception) -> str:
         return "this is a text file of numbers, as YOLO has it. Convert the set to COCO format."
     if isinstance(error, UnicodeDecodeError):
         return f"the file is not UTF-8, as JSON has to be ({error}). Save it as UTF-8."
-    error = too_deep(error) or error  # type: ignore[assignment]
+    if deep := too_deep(error):
+        return f"{deep}, more than is read. Export it again."
     return (
         f"the file is not JSON, or cut off ({error}; {len(data)} bytes). Export or copy it again."
     )
