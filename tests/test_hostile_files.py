@@ -35,7 +35,7 @@ from swin_dense.datasets.coco_file import open_coco
 from swin_dense.datasets.coco_mask_problems import require_drawable
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.settings import reading
-from swin_dense.preparation import labelme
+from swin_dense.preparation import cityscapes, cvat, labelme, yolo
 
 ROUNDS = 600  # mutations of each kind of file
 
@@ -334,3 +334,55 @@ def test_mutations_are_read_or_refused(tmp_path, kind):
         path.write_bytes(mutated(chance, chance.choice(seeds), seeds, words))
         refused(read, path)
         assert {p.name for p in tmp_path.iterdir()} <= {f"it{suffix}" for suffix in suffixes}
+
+
+# Other projects' formats.
+
+
+def a_set(tmp_path, name, content):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def a_shape(*points):
+    shape = {"label": "a", "shape_type": "polygon", "points": points}
+    return json.dumps({"imagePath": "a.png", "shapes": [shape]})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (a_shape([1, 1], [1e9, 1], [1e9, 1e9]), r"a\.json, shape 0: .*pixels, at most 10,000,000"),
+        (a_shape([1, 1], [float("nan"), 1], [9, 9]), r"a\.json, shape 0: .*pixels, at most"),
+        (a_shape(*[[0, 0], [9e6, 9e6]] * 50), r"a\.json, shape 0: .*MOST_OUTLINE_PIXELS=9e8"),
+        (DEEP, r"a\.json: lists lie too deep"),
+    ],
+)
+def test_labelme(tmp_path, content, says):
+    with pytest.raises(InputError, match=says):
+        labelme.read(a_set(tmp_path, "a.json", content))
+
+
+@pytest.mark.parametrize("rle", ["0,1000000000000", "-5,17", "1,1"])
+def test_cvat(tmp_path, rle):
+    mask = f'<mask label="a" rle="{rle}" left="0" top="0" width="4" height="3"/>'
+    image = f'<image name="a.png" width="64" height="48">{mask}</image>'
+    with pytest.raises(InputError, match=r"annotations\.xml, image a\.png: .*lengths"):
+        cvat.read(a_set(tmp_path, "annotations.xml", f"<annotations>{image}</annotations>"))
+
+
+def test_yolo(tmp_path):
+    """Ten parts of ten of ten ... would be shown as a billion."""
+    parts = ["a0: &a0 [x, x, x, x]"]
+    parts += [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}]" for i in range(1, 10)]
+    with pytest.raises(InputError, match=r"data\.yaml: it repeats parts at 28 places"):
+        yolo.read(a_set(tmp_path, "data.yaml", "\n".join([*parts, "names: *a9"])))
+
+
+def test_cityscapes(tmp_path):
+    content = {"imgWidth": 10**6, "imgHeight": 10**6, "objects": []}
+    a_set(tmp_path, "a_gtFine_polygons.json", json.dumps(content))
+    with pytest.raises(InputError, match=r"polygons\.json: .*SWIN_DENSE_MOST_IMAGE_PIXELS=1e12"):
+        cityscapes._painted(tmp_path / "a")

@@ -237,5 +237,5 @@ def _image_names(path: Path) -> list[str]:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
         entries: Iterable = content["images"][:5]
         return [str(entry["file_name"]).replace("\\", "/") for entry in entries]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return []

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from swin_dense.datasets.label_maps import IGNORE as IGNORED
 from swin_dense.datasets.label_maps import read_label_map
 from swin_dense.errors import InputError, MissingInputError
+from swin_dense.file_limits import IMAGE_PIXELS
 from swin_dense.preparation.gathered import Gathered, Picture, from_mask, measured
 
 IDS = {
@@ -96,6 +97,9 @@ def _painted(stem: Path) -> np.ndarray:
     numbers = {name: i for i, name in IDS.items()}
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+        pixels = content["imgWidth"] * content["imgHeight"]
+        if pixels > IMAGE_PIXELS.most:
+            raise ValueError(IMAGE_PIXELS.rule(pixels))
         canvas = Image.new("I", (content["imgWidth"], content["imgHeight"]))
         draw, singles = ImageDraw.Draw(canvas), 0
         for thing in content["objects"]:
@@ -105,6 +109,13 @@ def _painted(stem: Path) -> np.ndarray:
                 singles += 1
                 number += 1000 * singles
             draw.polygon([tuple(point) for point in thing["polygon"]], fill=number)
-    except (ValueError, KeyError, TypeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{path}: not a file of Cityscapes' polygons ({error}).") from error
     return np.asarray(canvas).astype(np.int64)

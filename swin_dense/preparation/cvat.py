@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from swin_dense.errors import InputError, MissingInputError
+from swin_dense.file_limits import IMAGE_PIXELS
 from swin_dense.preparation.gathered import (
     Finder,
     Gathered,
     Picture,
+    ShapeError,
     Thing,
     ellipse,
     from_mask,
@@ -126,6 +128,8 @@ def _thing(
             return from_polygons(label, [ellipse(x, y, rx, ry, turned)])
         if kind == "mask":
             return from_mask(label, _mask(shape, picture))
+    except ShapeError as error:
+        raise InputError(f"{where}: {error}") from error
     except (KeyError, ValueError) as error:
         raise InputError(
             f"{where}: a {kind} that is not in the format ({error}): {dict(shape.attrib)!r:.120}."
@@ -137,8 +141,12 @@ def _mask(shape: ElementTree.Element, picture: Picture) -> np.ndarray:
     """Read a mask: lengths of runs, row after row of its box, the first of what is not in it."""
     left, top, width, height = (int(shape.attrib[k]) for k in ("left", "top", "width", "height"))
     lengths = [int(v) for v in shape.attrib["rle"].split(",")]
+    if min(lengths) < 0 or sum(lengths) != width * height:
+        raise ValueError("its lengths are not those of its box")
+    if width * height > IMAGE_PIXELS.most:
+        raise ShapeError(IMAGE_PIXELS.rule(width * height))
     flat = np.repeat(np.arange(len(lengths)) % 2, lengths).astype(np.uint8)
-    part = flat.reshape(height, width)  # a ValueError where the sum is another
+    part = flat.reshape(height, width)
     whole = np.zeros((picture.height, picture.width), np.uint8)
     inside = whole[top : top + height, left : left + width]
     inside[:] = part[: inside.shape[0], : inside.shape[1]]

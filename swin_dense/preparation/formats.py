@@ -115,7 +115,7 @@ def recognised(root: Path) -> str:
 def _kind_of_json(path: Path) -> str:
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return ""
     if not isinstance(content, dict):
         return ""

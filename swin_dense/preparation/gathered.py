@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from pycocotools import mask as rle
 
 from swin_dense.datasets.images import SUFFIXES, image_size
 from swin_dense.errors import InputError
+from swin_dense.file_limits import OUTLINE_PIXELS
 
 BACKGROUND, IGNORE = "_background_", "__ignore__"  # LabelMe's names of what is no class
+FARTHEST = 10**7  # pixels from the corner of an image
 CIRCLE_POINTS = 72  # the area of such a polygon is 0.1 % below the circle's
 
 
@@ -118,7 +121,36 @@ def polygon_box(polygons: Iterable[Sequence[float]]) -> tuple[float, float, floa
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
+class ShapeError(InputError):
+    """A shape that cannot be drawn; the text says why, who reads the file says where."""
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Say in which file and shape what is raised within was found."""
+    try:
+        yield
+    except ShapeError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
 def from_polygons(label: str, polygons: list[list[float]]) -> Thing:
+    """Make an object of polygons.
+
+    Raises:
+        ShapeError: drawing them would take all memory or all time.
+    """
+    outline = 0.0
+    for polygon in polygons:
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        if not (np.abs(points) <= FARTHEST).all():
+            raise ShapeError(
+                f"the numbers of a polygon are pixels, at most {FARTHEST:,}; one has "
+                f"{np.abs(points).max():g}. Correct it."
+            )
+        outline += float(np.abs(points - np.roll(points, -1, 0)).max(1).sum())
+    if outline > OUTLINE_PIXELS.most:
+        raise ShapeError(OUTLINE_PIXELS.rule(int(outline)))
     return Thing(label, polygon_box(polygons), polygons)
 
 

@@ -31,6 +31,7 @@ from swin_dense.preparation.gathered import (
     ellipse,
     from_mask,
     from_polygons,
+    located,
     measured,
     merged,
 )
@@ -57,7 +58,9 @@ def read(root: Path) -> Gathered:
         picture = _picture(path, content, finder)
         groups: dict[Any, list[Thing]] = {}
         for i, shape in enumerate(content["shapes"]):
-            thing = _thing(f"{path}, shape {i}", shape, picture, gathered.left_out)
+            where = f"{path}, shape {i}"
+            with located(where):
+                thing = _thing(where, shape, picture, gathered.left_out)
             if thing is not None:
                 group = shape.get("group_id")
                 groups.setdefault((thing.label, i if group is None else f"g{group}"), []).append(
@@ -79,6 +82,8 @@ def _content(path: Path) -> dict[str, Any] | None:
     """Return a file's content; None where it is JSON of another kind."""
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except RecursionError as error:
+        raise InputError(f"{path}: lists lie too deep in one another. Export it again.") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON, or cut off ({error}). Copy it again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):

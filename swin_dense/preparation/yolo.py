@@ -24,6 +24,7 @@ from swin_dense.preparation.gathered import (
 NAMES = ("classes.txt", "obj.names", "labels.txt")
 NO_FILE = "without a label file"
 SLACK = 0.01  # how far outside of 0..1 a number may be by rounding; it is brought to the border
+MOST_ALIASES = 20  # of YAML: each may double what the others stand for
 PARTS = {"train": "train", "val": "val", "valid": "val"}
 
 
@@ -64,8 +65,17 @@ def _settings(root: Path) -> dict[str, Any]:
     if not found:
         return {}
     try:
-        content = yaml.safe_load(found[0].read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = found[0].read_text(encoding="utf-8-sig")
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        if aliases > MOST_ALIASES:
+            raise InputError(
+                f"{found[0]}: it repeats parts at {aliases} places (*name), at most {MOST_ALIASES} "
+                "are read. Write them out."
+            )
+        content = yaml.safe_load(text)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{found[0]}: no YAML ({error}). Export it again.") from error
     if not isinstance(content, dict):
         raise InputError(f"{found[0]}: it needs names: and train:, got {content!r:.80}.")
