@@ -16,12 +16,12 @@ from swin_dense.datasets.label_maps import (
     NO_FILES,
     VALUE_UNKNOWN,
     LabelTable,
-    counted,
     pair_files,
     read_label_map,
     require_same_size,
 )
 from swin_dense.datasets.paths import first_names
+from swin_dense.datasets.pixel_counts import counted
 from swin_dense.errors import InputError
 
 UNUSABLE = kind(

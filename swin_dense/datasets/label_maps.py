@@ -28,13 +28,13 @@ from swin_dense.datasets.images import (
     open_image,
 )
 from swin_dense.datasets.paths import first_names, require_file, require_folder
+from swin_dense.datasets.pixel_counts import counted
 from swin_dense.errors import InputError
 
 IGNORE = 255  # the index of pixels that no loss and no score looks at; fixed by mmseg
 MOST_CLASSES = 255  # indices 0..254
 
 IGNORED = "(ignored)"
-BLOCK = 2**22  # pixels that are counted together
 
 UNREADABLE = kind(
     "label-map-unreadable",
@@ -303,26 +303,6 @@ def read_label_map(path: str | Path) -> np.ndarray:
 def _is_grey(image: Image.Image) -> bool:
     red, green, blue = image.split()
     return not any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
-
-
-def counted(raw: np.ndarray) -> tuple[list[int], list[int]]:
-    """Return the values of whole numbers in rising order, and how often each is there."""
-    if raw.dtype == np.uint8 or not raw.size:
-        return _counted(raw, 256)
-    least, most = int(raw.min()), int(raw.max())
-    if least >= 0 and most < 2**16:  # as a rule: sorting takes longer by much
-        return _counted(raw, most + 1)
-    values, counts = np.unique(raw, return_counts=True)
-    return values.tolist(), counts.tolist()
-
-
-def _counted(raw: np.ndarray, end: int) -> tuple[list[int], list[int]]:
-    flat = raw.reshape(-1)
-    counts = np.zeros(end, np.int64)
-    for start in range(0, len(flat), BLOCK):
-        counts += np.bincount(flat[start : start + BLOCK], minlength=end)
-    values = np.flatnonzero(counts)
-    return values.tolist(), counts[values].tolist()
 
 
 def _grey_step(data: bytes, image: Image.Image) -> int:

@@ -15,7 +15,8 @@ from PIL import Image
 from swin_dense.datasets import image_names
 from swin_dense.datasets.coco_file import open_coco
 from swin_dense.datasets.images import DECODING_FAILED, open_image
-from swin_dense.datasets.label_maps import IGNORE, LabelTable, counted, read_label_map
+from swin_dense.datasets.label_maps import IGNORE, LabelTable, read_label_map
+from swin_dense.datasets.pixel_counts import counted
 from swin_dense.errors import InputError
 
 CHANGES = "changes.json"
