@@ -20,7 +20,7 @@ from swin_dense.datasets.coco_json import categories_of, load
 from swin_dense.datasets.coco_layout import CLASSES_DIFFER, match_classes
 from swin_dense.datasets.findings import ERROR, kind, stop
 from swin_dense.datasets.image_files import TOO_LARGE
-from swin_dense.datasets.images import DECODING_FAILED, TooManyPixelsError, open_image
+from swin_dense.datasets.images import BAND, DECODING_FAILED, TooManyPixelsError, open_image
 from swin_dense.datasets.label_maps import MOST_CLASSES
 from swin_dense.datasets.paths import first_names, require_file
 from swin_dense.errors import InputError
@@ -140,10 +140,15 @@ def read_segments(path: str | Path, known: Iterable[int]) -> np.ndarray:
         )
         raise stop(NO_COLOURS, path, text, "Export it as an RGB PNG.")
     ids = np.zeros((image.height, image.width), np.int32)
-    for i, band in enumerate(image.split()[:3]):
-        ids += np.asarray(band).astype(np.int32) << 8 * i
-    there = {number for row in ids for number in np.unique(row).tolist()}
-    unknown = [str(i) for i in sorted(there - set(known) - {VOID})]
+    seen = np.zeros(256**3, bool)
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        for i, band in enumerate(part.split()[:3]):
+            ids[top : top + rows] += np.asarray(band).astype(np.int32) << 8 * i
+        seen[ids[top : top + rows]] = True
+    there = np.flatnonzero(seen).tolist()
+    unknown = [str(i) for i in sorted(set(there) - set(known) - {VOID})]
     if unknown:
         text = (
             "every pixel is void (0) or of a segment that segments_info lists; "
