@@ -144,6 +144,16 @@ def test_a_strip_or_tile_that_unpacks_to_more(tmp_path, monkeypatch, block):
         large_images.open_image(path).read(16)
 
 
+def test_a_tiff_whose_places_are_a_text(tmp_path):
+    """Found by mutations."""
+    data = tiff(16, 16, data=bytes(256)).replace(
+        struct.pack("<HHII", 273, 4, 1, 400), struct.pack("<HH", 273, 2) + b"\4\0\0\0abc\0"
+    )
+    (tmp_path / "text.tif").write_bytes(data)
+    with pytest.raises(InputError, match=r"text\.tif: the TIFF is cut off or damaged"):
+        large_images.open_image(tmp_path / "text.tif")
+
+
 def test_a_file_of_many_pages_is_its_first(tmp_path):
     one = tiff(4, 4, data=bytes(16))[8:108]
     pages = b"".join(
@@ -196,6 +206,7 @@ SETS = {
     "a long class": (instances(category={"name": "a" * 100_000}), "at most 4096 characters"),
     "a polygon at 1e9": (instances(segmentation=[[1, 1, 1e9, 1, 1e9, 1e9]]), "polygon-coord"),
     "a polygon at 1e300": (instances(segmentation=[[1, 1, 1e300, 1, -1e300, 9]]), "polygon-coord"),
+    "a polygon of no end": (instances(segmentation=[[0, 0, 0, 0, 0, 8.99e307]]), "polygon-coord"),
     "to and fro": (instances(segmentation=[[0, 0, 9e5, 9e5] * 2000]), "mask-too-costly"),
     "many parts": (instances(segmentation=[[0, 0, 60, 0, 60, 40]] * 3000), "mask-too-costly"),
     "two points": (instances(segmentation=[[1, 1, 2, 2]]), "mask-unusable"),

@@ -96,10 +96,7 @@ def read(
     content = _unpickled(path, map_location) if trust else _content(path, map_location)
     checkpoint = _wrapped(content, path)
     if not trust and path.suffix != ".json":
-        try:
-            bounds.require_tensors(checkpoint["state_dict"].values(), path.stat().st_size)
-        except bounds.TooMuchError as error:
-            raise _too_much(path, error) from error
+        _require_tensors(path, checkpoint["state_dict"])
     checkpoint.path, checkpoint.source = path, source or str(path)
     return checkpoint
 
@@ -247,6 +244,7 @@ def _read_shards(path: Path, map_location: Any) -> dict[str, Any]:
                 "it. Fetch all of them into one folder."
             )
         found = _innermost(_content(path.parent / part, map_location))[0] or {}
+        _require_tensors(path.parent / part, found)
         state.update({str(name): tensor for name, tensor in found.items()})
     missing = sorted(wanted.keys() - state.keys())
     if missing:
@@ -255,6 +253,13 @@ def _read_shards(path: Path, map_location: Any) -> dict[str, Any]:
             f"them, the first is {missing[0]}. Fetch them again."
         )
     return {"state_dict": state}
+
+
+def _require_tensors(path: Path, state: Mapping[str, Any]) -> None:
+    try:
+        bounds.require_tensors(state.values(), path.stat().st_size)
+    except bounds.TooMuchError as error:
+        raise _too_much(path, error) from error
 
 
 def _read_pickle(path: Path) -> Any:

@@ -204,7 +204,7 @@ def _costly(coco: CocoFile, rows: np.ndarray, measures: Measures) -> list[Findin
     ):
         if over.any():
             i = int(np.flatnonzero(over)[0])
-            rule = limit.rule(int(count[i]))
+            rule = limit.rule(int(count[i]) if count[i] < 1e18 else None)
             if count[i] <= limit.most:
                 rule = (
                     f"{count[i]:,.0f} pixels along the outlines, at most {SIDES} times the height "

@@ -42,7 +42,8 @@ def measure(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> Measures:
     parts, at = columns["parts"], columns["numbers_at"]
     where = np.flatnonzero(kinds == POLYGONS)
     for block in _blocks(where, at[parts[rows[where] + 1]] - at[parts[rows[where]]]):
-        of_polygons = _polygons(columns, rows[block])
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite is over every limit
+            of_polygons = _polygons(columns, rows[block])
         found.area[block], found.extent[block], found.outline[block] = of_polygons
     where = np.flatnonzero(kinds == RUNS)
     for block in _blocks(where, at[parts[rows[where] + 1]] - at[parts[rows[where]]]):

@@ -106,8 +106,9 @@ class TiffWindows:
             InputError: the file ends before them.
         """
         page, length = self._page, self._path.stat().st_size
-        sides = zip(page.dataoffsets, page.databytecounts, strict=False)
-        end = max((offset + count for offset, count in sides), default=0)
+        with _explained(self._path):  # they may be texts
+            sides = zip(page.dataoffsets, page.databytecounts, strict=False)
+            end = max((offset + count for offset, count in sides), default=0)
         if end > length or not end:
             raise InputError(
                 f"{self._path}: the image is cut off: its pixels end at byte {end}, the file has "
@@ -120,8 +121,9 @@ class TiffWindows:
         Raises:
             InputError: it is larger than the limit.
         """
-        if not self._is_plain and self._block_bytes > BLOCK_BYTES.most:
-            self._too_large(self._block_bytes)
+        with _explained(self._path):
+            if not self._is_plain and self._block_bytes > BLOCK_BYTES.most:
+                self._too_large(self._block_bytes)
 
     @property
     def _is_plain(self) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints that ask for all memory, or for ever, are refused by file and rule."""
 
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -124,6 +125,14 @@ def test_a_tensor_that_is_not_in_the_file_is_refused(tmp_path, which):
     path = archive(tmp_path / "w.pth", steps, {"0": bytes(16)})
     with pytest.raises(InputError, match=rf"w\.pth.*{says}"):
         files.read(path)
+
+
+def test_a_tensor_of_one_of_several_files(tmp_path):
+    archive(tmp_path / "a-00001-of-00001.bin", TENSORS["expanded"][0], {"0": bytes(16)})
+    index = tmp_path / "a.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "a-00001-of-00001.bin"}}))
+    with pytest.raises(InputError, match=r"a-00001-of-00001\.bin was not read.*stand for many"):
+        files.read(index)
 
 
 def test_an_archive_that_unpacks_to_more_is_refused_until_the_limit_is_raised(
