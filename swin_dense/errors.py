@@ -50,3 +50,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return the hint " Did you mean ...?" when a known name is close, else ""."""
     close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_edit(one: str, other: str) -> bool:
+    """Say whether two words differ by a letter more, less or other, or by two exchanged."""
+    if one == other or abs(len(one) - len(other)) > 1:
+        return False
+    pairs = zip(one, other, strict=False)
+    same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    a, b = one[same:], other[same:]
+    return a[1:] in (b, b[1:]) or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])

@@ -61,7 +61,6 @@ model = dict(
                 ),
                 mask_size=28,
                 pos_weight=-1,
-                debug=False,
             )
             for iou in _ious
         ],

@@ -66,7 +66,6 @@ model = dict(
             ),
             allowed_border=-1,
             pos_weight=-1,
-            debug=False,
         ),
         rpn_proposal=dict(_proposals, nms_pre=2000),
         rcnn=dict(
@@ -86,7 +85,6 @@ model = dict(
                 add_gt_as_proposals=True,
             ),
             pos_weight=-1,
-            debug=False,
         ),
     ),
     test_cfg=dict(

@@ -33,7 +33,6 @@ model = dict(
             assigner=dict(type="PointAssigner", scale=4, pos_num=1),
             allowed_border=-1,
             pos_weight=-1,
-            debug=False,
         ),
         refine=dict(
             assigner=dict(
@@ -45,7 +44,6 @@ model = dict(
             ),
             allowed_border=-1,
             pos_weight=-1,
-            debug=False,
         ),
     ),
     test_cfg=dict(

@@ -41,7 +41,6 @@ model = dict(
         sampler=dict(type="PseudoSampler"),  # the focal loss takes all
         allowed_border=-1,
         pos_weight=-1,
-        debug=False,
     ),
     test_cfg=dict(
         nms_pre=1000,

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from swin_dense.config_files import find_config
-from swin_dense.errors import InputError, nearest
+from swin_dense.errors import InputError, nearest, one_edit
 from swin_dense.openmmlab.settings import (
     buildable,
     channels,
@@ -24,6 +25,7 @@ from swin_dense.openmmlab.settings import (
     save_best,
     signatures,
     statistics,
+    unread_keys,
 )
 
 # Sections read by the runner, then the few that mmengine or our commands read from the config.
@@ -48,6 +50,10 @@ KEYS = {
     "env_cfg.mp_cfg": ("mp_start_method", "opencv_num_threads"),
     "randomness": ("seed", "diff_rank_seed", "deterministic"),
     "auto_scale_lr": ("enable", "base_batch_size"),
+    "env_cfg.dist_cfg": (
+        *("init_backend", "port"),
+        *inspect.signature(torch.distributed.init_process_group).parameters,
+    ),
 }
 # What mmengine takes for a hook or section that is left out; an option may change a part of it.
 TYPES = {
@@ -62,6 +68,7 @@ TYPES = {
 LISTS = ("custom_hooks", "param_scheduler")
 OWN_OPTION = ("launcher",)  # of the commands alone
 ELSEWHERE = frozenset({"tta_model", "tta_pipeline"})  # read by other tools of OpenMMLab
+PIPELINES = ("train_pipeline", "val_pipeline", "test_pipeline")  # names that configs give to parts
 REQUIRED = ("model", "default_scope")
 SCOPES = ("mmdet", "mmseg")
 
@@ -122,7 +129,10 @@ def complete(
         _check_loader(config.get(name), name)
     _check_rates(config)
     save_best.check(config)
-    signatures.check(config)
+    misspelt, unread = unread_keys.find(config)
+    signatures.check(config, misspelt)
+    if unread:
+        say(f"config: nothing reads {', '.join(unread)}")
     for line in channels.fill(config):
         say(line)
     statistics.follow(config, say)
@@ -170,26 +180,44 @@ def check_sections(config: Mapping[str, Any], path: str | Path) -> None:
     """Check that each top-level name is a section somebody reads, or names a value within one.
 
     Numbers may have any name; texts and switches one that does not resemble a section's, unless a
-    key within a section has the same name and value.
+    key within a section has the same name and value. None is a section's name with a slip of the
+    pen.
     """
+    known = SECTIONS | ELSEWHERE
     within = [part for name in SECTIONS & config.keys() for part in _parts(config[name])]
     for name, value in config.items():
-        if name in SECTIONS | ELSEWHERE or type(value) in (int, float) or (name, value) in within:
+        if name not in known and (close := _meant(name, value, config)):
+            raise _unread_section(name, path, f" Did you mean {close!r}?")
+        if name in known or type(value) in (int, float) or (name, value) in within:
             continue
         if not isinstance(value, str | bool) and any(value == part for _, part in within):
             continue
         hint = nearest(name, SECTIONS)
         if hint or isinstance(value, Mapping):
-            raise InputError(
-                f"config: nothing reads the section {name!r} of {path}.{hint} "
-                f"The sections are: {', '.join(sorted(SECTIONS))}."
-            )
+            raise _unread_section(name, path, hint)
     missing = [name for name in REQUIRED if name not in config]
     if missing:
         raise InputError(
             f"config: {path} lacks {', '.join(missing)}. An experiment names its fragments in "
             "_base_, see configs/mask_rcnn_swin_t.py."
         )
+
+
+def _meant(name: str, value: Any, config: Mapping[str, Any]) -> str | None:
+    """Return the name that another is a slip of the pen away from: a section's or a pipeline's."""
+    known = {*SECTIONS, *ELSEWHERE}
+    if isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+        known |= {*PIPELINES, *config}
+    numbered = any(letter.isdigit() for letter in name)
+    close = () if numbered or name in PIPELINES else (one for one in known if one_edit(name, one))
+    return next(iter(close), None)
+
+
+def _unread_section(name: str, path: str | Path, hint: str) -> InputError:
+    return InputError(
+        f"config: nothing reads the section {name!r} of {path}.{hint} "
+        f"The sections are: {', '.join(sorted(SECTIONS))}."
+    )
 
 
 def _parts(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -235,6 +263,11 @@ def _check_keys(config: Config) -> None:
                 )
     known = [place.rpartition(".")[2] for place in TYPES if place.startswith("default_hooks.")]
     for name, hook in (config.get("default_hooks") or {}).items():
+        if close := next((one for one in known if one_edit(name, one)), None):
+            raise InputError(
+                f"config: default_hooks.{name} would be a hook beside default_hooks.{close}. "
+                f"Did you mean {close!r}?"
+            )
         if isinstance(hook, Mapping) and "type" not in hook:
             raise InputError(
                 f"config: default_hooks.{name} has no type, so nothing reads it."

@@ -49,6 +49,8 @@ SECTIONS = {
     ),
     "visualizer": Section((roots.VISUALIZERS, roots.VISBACKENDS)),
     "log_processor": Section((roots.LOG_PROCESSORS,)),
+    "tta_model": _MODEL,
+    "tta_pipeline": Section(_DATA),
     "param_scheduler": Section((roots.PARAM_SCHEDULERS,), frozenset({"convert_to_iter_based"})),
 }
 # What mmengine takes where the type is left out.
@@ -81,8 +83,11 @@ class Signature(NamedTuple):
     closed: bool
 
 
-def check(config: Config) -> None:
+def check(config: Config, more: Sequence[str] = ()) -> None:
     """Find every unknown type, and every argument that no class takes or that one lacks.
+
+    Args:
+        more: mistakes that were found otherwise, to be told with them.
 
     Raises:
         InputError: with all of them, and the nearest name of each.
@@ -96,6 +101,7 @@ def check(config: Config) -> None:
                     f"{name}: a data loader takes no argument {key!r}.{nearest(key, LOADER)}"
                 )
         found += _walk(node, (name,), section, config.default_scope)
+    found += more
     if found:
         first = f"{len(found)} mistakes:\n  " if len(found) > 1 else ""
         raise InputError(f"config: {first}" + "\n  ".join(found))
@@ -109,7 +115,7 @@ def _walk(node: Any, place: tuple[str, ...], section: Section, scope: str) -> It
     if not isinstance(node, Mapping):
         return
     scope = node.get("_scope_", scope)
-    if "type" in node or (kind := _assumed(node, place)):
+    if "type" in node or (kind := assumed(node, place)):
         node = node if "type" in node else {**node, "type": kind}
         yield from _wrong(node, place, section, scope)
     elif place == ("model",):
@@ -121,7 +127,7 @@ def _walk(node: Any, place: tuple[str, ...], section: Section, scope: str) -> It
             yield from _walk(part, (*place, str(key)), section, scope)
 
 
-def _assumed(node: Mapping[str, Any], place: tuple[str, ...]) -> str | None:
+def assumed(node: Mapping[str, Any], place: tuple[str, ...]) -> str | None:
     """Return the type that mmengine takes for a section that states none, if it takes one."""
     if place == ("train_cfg",) and "by_epoch" in node:
         return "EpochBasedTrainLoop" if node["by_epoch"] else "IterBasedTrainLoop"
@@ -142,12 +148,17 @@ def _key(place: Sequence[str]) -> str:
     return next(key for key in reversed(place) if not key.isdecimal())
 
 
+def is_completed(place: Sequence[str]) -> bool:
+    """Say whether what lies at a place is completed by what builds it."""
+    return len(place) > 1 and bool(COMPLETED.fullmatch(_key(place)))
+
+
 def _wrong(
     node: Mapping[str, Any], place: tuple[str, ...], section: Section, scope: str
 ) -> Iterator[str]:
     """Yield what is wrong with one node that has a type."""
     where, name = ".".join(place), node["type"]
-    completed = len(place) > 1 and COMPLETED.fullmatch(_key(place))
+    completed = is_completed(place)
     if completed and _key(place) not in LAYERS:
         return
     kind = find(name, section.registries, scope)

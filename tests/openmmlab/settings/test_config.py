@@ -25,6 +25,7 @@ def write(folder, text):
 
 
 def test_plain_variables_are_allowed(tmp_path):
+    config.load(write(tmp_path, GOOD + "val_pipeline = [dict(a=1)]\nval_pipeline2 = [dict(a=1)]\n"))
     assert config.load(write(tmp_path, GOOD + "my_batch = 4\n")).my_batch == 4
 
 
@@ -56,6 +57,14 @@ tta_model = dict(type="DetTTAModel")
         (GOOD + "train_dataloder = dict()\n", "Did you mean 'train_dataloader'"),
         (GOOD + "load_form = 'x.pth'\n", "Did you mean 'load_from'"),
         (GOOD + "find_unused_parameter = True\n", "Did you mean 'find_unused_parameters'"),
+        (GOOD + "val_evaluato = None\n", "Did you mean 'val_evaluator'"),  # a value of model
+        (GOOD + "models = 3\n", "Did you mean 'model'"),
+        (GOOD + "train_pipelien = [dict(a=1)]\n", "Did you mean 'train_pipeline'"),
+        (GOOD + "env_cfg = dict(dist_cfg=dict(backen='gloo'))\n", "Did you mean 'backend'"),
+        (
+            GOOD + "default_hooks = dict(checkpont=dict(type='CheckpointHook'))\n",
+            "would be a hook beside default_hooks.checkpoint. Did you mean 'checkpoint'",
+        ),
         (GOOD + "default_scop = 'MaskRCNN'\n", "Did you mean 'default_scope'"),  # a value of model
         (GOOD + "data_root = 'data/mine'\n", "nothing reads the section 'data_root'"),
         (GOOD + "something_else = dict(a=1)\n", "nothing reads the section 'something_else'"),
