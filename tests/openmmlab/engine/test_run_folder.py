@@ -38,6 +38,7 @@ def test_the_newest_that_can_be_read(tmp_path):
 def test_numbers_tell_more_than_times(tmp_path):
     last = write(tmp_path, "iter_10.pth", 100)
     write(tmp_path, "iter_9.pth", 200)  # as a copy of the folder may have it
+    write(tmp_path, "best_mIoU_iter_12.pth", 300)  # none that a run goes on from
     assert run_folder.newest(tmp_path, print).path == last
 
 

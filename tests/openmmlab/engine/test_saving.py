@@ -34,7 +34,10 @@ def test_the_oldest_goes_last(tmp_path):
     hook.before_train(runner)
 
     def left():
-        return sorted(path.name for path in tmp_path.glob("*.pth"))
+        return sorted(path.name for path in tmp_path.glob("iter*.pth"))
+
+    best = tmp_path / "best_coco_bbox_mAP_iter_1.pth"
+    best.write_text("older than all that go")
 
     for step in (2, 4):
         hook._save_checkpoint_with_step(runner, step, {})
@@ -47,6 +50,7 @@ def test_the_oldest_goes_last(tmp_path):
         hook._save_checkpoint_with_step(runner, 8, {})
     assert left() == ["iter_4.pth", "iter_6.pth"]
     assert hook.max_keep_ckpts == 2
+    assert best.exists()
 
 
 def test_mmengine_s_hook_becomes_ours():
