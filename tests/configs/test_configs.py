@@ -352,6 +352,7 @@ OTHERWISE = {
 }
 # What only one of the two states has there the value it has by itself.
 BY_ITSELF = {"batch_first": True, "num_levels": 4, "num_feature_levels": 4}
+BY_ITSELF |= {"debug": False}  # which nothing reads
 
 
 def leaves(tree, path=""):
