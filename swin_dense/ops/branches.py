@@ -150,7 +150,7 @@ class _Run(NamedTuple):
         return x.new_empty(min(self.rows, len(x)), channels, dtype=self.products)
 
     def room(self, x: Tensor, channels: int) -> Tensor | None:
-        """The same for what is no map, where products are not in the dtype of maps."""
+        """Make the same for what is no map, where products are not in the dtype of maps."""
         return None if self.products == self.maps else self.buffer(x, channels)
 
 
