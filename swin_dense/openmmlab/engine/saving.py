@@ -7,6 +7,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from swin_dense.openmmlab.engine import disk_space
 from swin_dense.registry import HOOKS
 
 LEFT = "stopped_file"  # the run's note of a checkpoint that a signal asked for
@@ -26,7 +27,20 @@ class Checkpoints(CheckpointHook):
 
     max_keep_ckpts: int
 
+    def before_train(self, runner: Runner) -> None:
+        """Require room for a checkpoint before the first iteration."""
+        super().before_train(runner)
+        if self._on_a_disk():
+            disk_space.require(runner, Path(self.out_dir))
+            kept = self.max_keep_ckpts + 1 if self.max_keep_ckpts > 0 else -1
+            disk_space.tell(runner, Path(self.out_dir), kept + bool(self.save_best))
+
+    def _on_a_disk(self) -> bool:
+        return is_main_process() and Path(self.out_dir).is_dir()
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: Any) -> None:
+        if self._on_a_disk():
+            disk_space.require(runner, Path(self.out_dir))
         most = self.max_keep_ckpts
         gone: list[Path] = []
         if most > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):

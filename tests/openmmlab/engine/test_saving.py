@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from swin_dense.openmmlab.engine.saving import Checkpoints, with_ours
 
@@ -19,6 +20,8 @@ class Runner:
     def __init__(self, folder):
         self.work_dir, self.message_hub, self.full = str(folder), Hub(), False
         self.logger = SimpleNamespace(info=print)
+        self.model, self.hooks = torch.nn.Linear(3, 5), []
+        self.optim_wrapper = SimpleNamespace(optimizer=torch.optim.AdamW(self.model.parameters()))
 
     def save_checkpoint(self, out_dir, filename, *args, **kwargs):
         if self.full:
