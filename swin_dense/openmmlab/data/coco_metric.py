@@ -1,5 +1,7 @@
 """Judge boxes, masks and proposals as COCO and LVIS do, or write them for a test server."""
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,11 @@ class RepairedCocoMetric(MMDetCocoMetric):
     def __init__(self, ann_file: str | None = None, **kwargs: Any):
         super().__init__(ann_file=None, **kwargs)
         self._coco_api = NamedCOCO(ann_file) if ann_file else None
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Return mmdet's numbers; pycocotools' table of them is not printed, the log has them."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().compute_metrics(results)
 
 
 def _kinds(metric: Any) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from swin_dense.openmmlab.engine import (
     loops,
     parameters,
     saving,
+    short_lines,
     slurm,
     weights,
     workers,
@@ -31,18 +32,13 @@ from swin_dense.openmmlab.engine.parameters import short
 from swin_dense.openmmlab.settings import building, readers
 from swin_dense.registry import RUNNERS
 
+PLAIN = "LogProcessor"  # mmengine's
 LONG_WARM_UP = 0.5  # of the run; the papers' are 0.002 to 0.01 of theirs
 
 
 def bare(model: Any) -> Any:
     """Return the model itself, without what distributed training wraps around it."""
     return getattr(model, "module", model)
-
-
-def _concerns_the_user(record: logging.LogRecord) -> bool:
-    """Leave out mmengine's warnings of its own old names, and that mmseg's metric has no prefix."""
-    others = ('"FileClient"', '"HardDiskBackend"', "The prefix is not set in metric class")
-    return not record.getMessage().startswith(others)
 
 
 @RUNNERS.register_module()
@@ -74,7 +70,14 @@ class DenseRunner(Runner):
         for handler in self.logger.handlers:
             if type(handler) is logging.StreamHandler and self.rank == 0:
                 handler.setLevel(level)
-                handler.addFilter(_concerns_the_user)
+                handler.addFilter(short_lines.concerns_the_user)
+                handler.setFormatter(short_lines.ForConsole())
+
+    def build_log_processor(self, log_processor: Any) -> Any:
+        """Build what words the log, mmengine's as ours: short lines for the console."""
+        if isinstance(log_processor, dict) and log_processor.get("type", PLAIN) == PLAIN:
+            log_processor = {**log_processor, "type": short_lines.ShortLines}
+        return super().build_log_processor(log_processor)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Build the model; an InputError says which part refuses what it is given."""
