@@ -38,6 +38,7 @@ for name in (
     "data.panoptic_metric",
     "data.transforms",
     "engine.amp",
+    "engine.averaging",
     "engine.curve",
     "engine.hooks",
     "engine.layer_decay",

@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 
-from swin_dense.openmmlab.engine import trained
+from swin_dense.openmmlab.engine import averaging, trained
 from swin_dense.registry import HOOKS
 
 
@@ -58,7 +58,7 @@ class PlainCheckpoint(Hook):
 
     mmengine stores its smoothing buffers, objects with functions; a resumed run refills them. The
     weights that the run started from are accounted for in meta.weights, its whole config is in
-    meta.config.
+    meta.config; meta.averaged says whether state_dict is an average.
     """
 
     priority = "VERY_LOW"
@@ -74,6 +74,7 @@ class PlainCheckpoint(Hook):
             checkpoint["meta"]["weights"] = records
         if left_off := getattr(runner, "left_off", None):
             checkpoint.update(left_off())
+        checkpoint["meta"]["averaged"] = averaging.KEY in checkpoint
         checkpoint["meta"]["config"] = trained.write_config(runner.cfg)
 
 

@@ -15,7 +15,7 @@ from mmengine.dist import broadcast_object_list
 from swin_dense.checkpoints import files
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.data.metrics import table_name
-from swin_dense.openmmlab.engine import ends, trained
+from swin_dense.openmmlab.engine import averaging, ends, trained
 from swin_dense.openmmlab.engine.reporting import Watch
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare, warms_up
 from swin_dense.openmmlab.engine.torch_errors import explained
@@ -266,7 +266,11 @@ def _without_nan(value: Any) -> Any:
 
 
 def _write_half(runner: DenseRunner) -> None:
-    """Write the weights in half precision, with the config and the classes of the run."""
+    """Write the weights in half precision, with the config and the classes of the run.
+
+    Of a run that averages them it is the average, as in its checkpoints.
+    """
+    mean = averaging.averaged(runner)
     classes = {
         name: list(names)
         for name, names in runner.train_dataloader.dataset.metainfo.items()
@@ -278,10 +282,11 @@ def _write_half(runner: DenseRunner) -> None:
         "seed": runner.seed,
         "config": trained.write_config(runner.cfg),
         "weights": runner.weights_record,
+        "averaged": mean is not None,
     }
     files.write_weights(
         Path(runner.work_dir) / "weights_fp16.safetensors",
-        bare(runner.model).state_dict(),
+        (bare(runner.model) if mean is None else mean).state_dict(),
         meta,
         torch.float16,
     )

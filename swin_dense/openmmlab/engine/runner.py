@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from swin_dense.checkpoints import files, ledger
 from swin_dense.errors import InputError
 from swin_dense.openmmlab.engine import (
+    averaging,
     draws,
     generators,
     loops,
@@ -29,7 +30,7 @@ from swin_dense.openmmlab.engine import (
     workers,
 )
 from swin_dense.openmmlab.engine.parameters import short
-from swin_dense.openmmlab.settings import building, readers
+from swin_dense.openmmlab.settings import additions, building, readers
 from swin_dense.registry import RUNNERS
 
 PLAIN = "LogProcessor"  # mmengine's
@@ -147,7 +148,10 @@ class DenseRunner(Runner):
 
     def go_back(self, checkpoint: weights.Checkpoint) -> None:
         """Take weights and optimizer from a checkpoint of this run, and go on from here."""
+        this: Any = self
+        resumes, this._resume = this._resume, True
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)  # of averages
+        this._resume = resumes
         bare(self.model).load_state_dict(checkpoint["state_dict"])
         self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
 
@@ -317,6 +321,13 @@ class DenseRunner(Runner):
                 f"{self.max_iters}. Resume with the same length and data, or add `extend` to go on "
                 f"along the schedule of {self.max_iters} iterations. {start}"
             )
+        if averaging.KEY in checkpoint and averaging.averaged(self) is None:
+            raise InputError(
+                f"`resume`: {path} is of a run that averages its weights. Resume it as it was "
+                f"started, with `ema`. {start}"
+            )
+        if changed := additions.changes(checkpoint["meta"].get("config"), self.cfg):
+            self.logger.warning(f"`resume`: {path} is of another run: {', '.join(changed)}.")
         if batch != self._batch and not self._extends:
             self.logger.warning(
                 f"`resume`: the learning rate of {path} was set for batches of {batch}, this run "
@@ -376,9 +387,10 @@ class DenseRunner(Runner):
     ) -> dict:
         """Load by name and shape; what the file lacks is logged, too little is refused."""
         checkpoint = weights.read(filename, map_location)
-        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         if self._resume:
             self._require_same_run(checkpoint, filename)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        if self._resume:
             checkpoint["meta"].pop("config", None)  # mmengine would read it as program text
         if self._extends:  # before the optimizer of the checkpoint replaces the rates
             self._advance_schedule(checkpoint["meta"]["iter"])

@@ -51,6 +51,7 @@ def test_a_checkpoint_holds_plain_values_only():
             "good": True,
             "dataset_meta": {"classes": ("a", "b"), "palette": [[1, 2, 3], [4, 5, 6]]},
             "seed": None,
+            "averaged": False,
             "config": {
                 "file": None,
                 "values": {"model": {"type": "Net", "size": {"__tuple__": [3, 2]}}},

@@ -118,7 +118,7 @@ CASES = {
             "train_cfg.val_interval": 3,
             "optim_wrapper.accumulative_counts": 2,
             "optim_wrapper.type": "swin_dense.Bfloat16OptimWrapper",
-            "custom_hooks": [{"type": "EMAHook"}],
+            "custom_hooks": [{"type": "swin_dense.Average", "momentum": 0.1}],
         },
         6,
         3,

@@ -1,0 +1,61 @@
+"""What a user may add to a training by one word: written into the config, and read from it.
+
+A checkpoint carries the config of its run, so that what a resumed run adds can be compared.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from swin_dense.errors import InputError
+
+AVERAGES = ("EMAHook", "mmengine.EMAHook", "mmdet.EMAHook", "swin_dense.Average")
+MOMENTUM = 0.0002  # mmengine's: an average of the last 5000 iterations
+
+
+def average(config: Config, momentum: float) -> None:
+    """Have an average of the weights kept, evaluated and saved.
+
+    Args:
+        momentum: share of the weights of an iteration in the average, between 0 and 1.
+
+    Raises:
+        InputError: the config states an average already.
+    """
+    if hook := _hook(config, AVERAGES):
+        raise InputError(
+            f"`ema` {momentum}: the config's custom_hooks average the weights already "
+            f"({hook['type']}). Leave out one of the two."
+        )
+    hook = ConfigDict(type="swin_dense.Average", momentum=momentum)
+    config.custom_hooks = [*(config.get("custom_hooks") or []), hook]
+
+
+def stated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config adds: name of the setting -> value, None where it adds nothing."""
+    mean = _hook(config, AVERAGES)
+    return {"ema": mean and mean.get("momentum", MOMENTUM)}
+
+
+def changes(carried: Any, now: Mapping[str, Any]) -> list[str]:
+    """Return a phrase for each addition that the config a checkpoint carries has otherwise."""
+    before = carried.get("values") if isinstance(carried, Mapping) else None
+    if not isinstance(before, Mapping):
+        return []
+    old, new = stated(before), stated(now)
+    return [
+        f"`{name}` {_shown(old[name])} -> {_shown(new[name])}"
+        for name in new
+        if old[name] != new[name]
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "off" if value in (None, False) else "on" if value is True else str(value)
+
+
+def _hook(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """Return the config of the first custom hook of one of these types, or None."""
+    hooks = config.get("custom_hooks") or []
+    return next((h for h in hooks if isinstance(h, Mapping) and h.get("type") in names), None)
