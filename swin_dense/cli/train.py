@@ -83,6 +83,19 @@ def _parser() -> argparse.ArgumentParser:
         "saved (0.0002: over 5000 iterations, at first over a tenth of those done)",
     )
     parser.add_argument(
+        "--accumulate",
+        type=options.positive,
+        metavar="N",
+        help="add up the gradients of N batches before a step, which the learning rate follows; "
+        "the length stays in batches (1)",
+    )
+    parser.add_argument(
+        "--log-to",
+        action="append",
+        choices=["tensorboard", "wandb", "mlflow"],
+        help="show losses, rates and results there, too; may be given several times",
+    )
+    parser.add_argument(
         "--on-not-finite",
         choices=["stop", "skip", "back"],
         help="at a gradient that is not finite: end the run, leave the batch out, or go on with "
@@ -99,6 +112,7 @@ def _train(asked: argparse.Namespace) -> None:
     from swin_dense.openmmlab.settings import config as configs
 
     config = configs.load(asked.config, asked.cfg_options, _say, asked.trust_config)
+    _add(config, asked)
     config.work_dir = (
         asked.work_dir or config.get("work_dir") or f"work_dirs/{Path(asked.config).stem}"
     )
@@ -124,8 +138,6 @@ def _train(asked: argparse.Namespace) -> None:
     if asked.max_iters is not None:
         for line in run.shorten(config, asked.max_iters, asked.cfg_options or ()):
             _say(line)
-    if asked.ema:
-        additions.average(config, asked.ema)
     if asked.on_not_finite:
         config.on_not_finite = asked.on_not_finite
     if asked.amp:
@@ -154,6 +166,23 @@ def _train(asked: argparse.Namespace) -> None:
     mean = ", both the average of the weights" if additions.stated(config)["ema"] else ""
     _say(f"checkpoints and half-precision weights{mean}, and the log: {config.work_dir}")
     _say(f"curve of the training: {Path(config.work_dir) / 'curve.png'} and training.html there")
+
+
+def _add(config: "Config", asked: argparse.Namespace) -> None:
+    """Write what is added by options of their own into the config."""
+    from swin_dense.openmmlab.settings import additions, trackers
+
+    if asked.ema:
+        additions.average(config, asked.ema)
+    if asked.accumulate:
+        if "optim_wrapper.accumulative_counts" in (asked.cfg_options or ()):
+            raise InputError(
+                "--accumulate and optim_wrapper.accumulative_counts state the same. Leave one out."
+            )
+        additions.accumulate(config, asked.accumulate)
+    if asked.log_to:
+        trackers.add(config, asked.log_to)
+    trackers.require_installed(config)
 
 
 def _agree_on_classes(config: "Config", checkpoint: "Checkpoint") -> None:

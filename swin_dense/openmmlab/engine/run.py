@@ -19,7 +19,7 @@ from swin_dense.openmmlab.engine import averaging, ends, trained
 from swin_dense.openmmlab.engine.reporting import Watch
 from swin_dense.openmmlab.engine.runner import DenseRunner, bare, warms_up
 from swin_dense.openmmlab.engine.torch_errors import explained
-from swin_dense.openmmlab.settings import readers
+from swin_dense.openmmlab.settings import readers, trackers
 from swin_dense.peer_processes import watched
 
 _RUNS = itertools.count()
@@ -254,7 +254,9 @@ def _runner(config: Config) -> DenseRunner:
     readers.name_pipelines(config)
     stem = config.get("experiment_name") or stem
     config.experiment_name = f"{stem}_{os.getpid()}_{next(_RUNS)}"
-    runner = DenseRunner.from_cfg(config)
+    trackers.require_installed(config)
+    with trackers.refusals(config):
+        runner = DenseRunner.from_cfg(config)
     watched.meet(broadcast_object_list)
     return runner
 

@@ -32,10 +32,18 @@ def average(config: Config, momentum: float) -> None:
     config.custom_hooks = [*(config.get("custom_hooks") or []), hook]
 
 
+def accumulate(config: Config, batches: int) -> None:
+    """Have the gradients of several batches added up before a step of the optimizer."""
+    config.optim_wrapper["accumulative_counts"] = batches
+
+
 def stated(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a config adds: name of the setting -> value, None where it adds nothing."""
     mean = _hook(config, AVERAGES)
-    return {"ema": mean and mean.get("momentum", MOMENTUM)}
+    return {
+        "ema": mean and mean.get("momentum", MOMENTUM),
+        "accumulate": (config.get("optim_wrapper") or {}).get("accumulative_counts", 1),
+    }
 
 
 def changes(carried: Any, now: Mapping[str, Any]) -> list[str]:
