@@ -96,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         help="show losses, rates and results there, too; may be given several times",
     )
     parser.add_argument(
+        "--early-stop",
+        type=options.positive,
+        metavar="N",
+        help="end after N evaluations without a better result: the config's save_best, else mAP of "
+        "masks or boxes, mIoU or PQ",
+    )
+    parser.add_argument(
         "--on-not-finite",
         choices=["stop", "skip", "back"],
         help="at a gradient that is not finite: end the run, leave the batch out, or go on with "
@@ -138,6 +145,8 @@ def _train(asked: argparse.Namespace) -> None:
     if asked.max_iters is not None:
         for line in run.shorten(config, asked.max_iters, asked.cfg_options or ()):
             _say(line)
+    if asked.early_stop:
+        _say(additions.early_stop(config, asked.early_stop))
     if asked.on_not_finite:
         config.on_not_finite = asked.on_not_finite
     if asked.amp:

@@ -40,6 +40,7 @@ for name in (
     "engine.amp",
     "engine.averaging",
     "engine.curve",
+    "engine.early_stop",
     "engine.hooks",
     "engine.layer_decay",
     "engine.runner",
