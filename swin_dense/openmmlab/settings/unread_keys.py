@@ -31,7 +31,9 @@ NAMING = ("ema_type", "constructor")  # keys whose text names a class beside the
 CONSTRUCTORS = {"optim_wrapper": "DefaultOptimWrapperConstructor"}
 PATTERNS = "custom_keys"  # parts of names of parameters
 FREE = ("caption_prompt", "path_mapping", "metainfo", "specific_key_path")  # their keys are data
-FOREIGN = (*signatures.OTHER_LIBRARIES, "Detectron2Wrapper")  # types whose parts others read
+ADAPTERS = ("swin_dense.HuggingFace", "swin_dense.Timm")
+# Types whose parts others read.
+FOREIGN = (*signatures.OTHER_LIBRARIES, *ADAPTERS, "Detectron2Wrapper")
 FOREIGN_PARTS = ("diffusion_cfg",)
 GROUPS = ("default_hooks", "train_dataloader", "val_dataloader", "test_dataloader")  # see config
 TORCH = {
