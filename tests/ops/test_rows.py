@@ -52,7 +52,7 @@ PATHS = [
 @pytest.fixture
 def path(request):
     if request.param == "cuda_on_cpu":
-        with kernels("rows") as ops:
+        with kernels("rows", "norm_rows") as ops:
             yield ops
     else:
         found = {"ops": torch.ops.swin_dense, "reference": reference, "cuda": OnCuda()}
