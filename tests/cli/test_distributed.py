@@ -96,12 +96,12 @@ def test_only_the_first_process_speaks(run):
     _, status, printed, _ = run
     assert status == 0, printed[-3000:]
     lines = printed.splitlines()
-    for start in ("data: ", "train: ", "backbone: random", "checkpoints, log and"):
+    for start in ("data: ", "train: ", "backbone: random", "checkpoints and half-precision"):
         assert sum(line.startswith(start) for line in lines) == 1, (start, printed)
     rate = "batch 3 x 2 devices: learning rate 1e-3 -> 7.5e-4 (rule: linear, recipe batch 8)"
     assert sum(rate in line for line in lines) == 1, printed
     for iteration in (1, 2, 3):
-        assert sum(f"{iteration}/3]" in line for line in lines) == 1, printed
+        assert sum(f"iter {iteration}/3" in line for line in lines) == 1, printed
     assert "Traceback" not in printed
     assert "Error" not in printed
 
