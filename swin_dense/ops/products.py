@@ -1,8 +1,8 @@
 """Decides in which dtype a processor multiplies matrices of bfloat16.
 
 Processors with matrix units (AMX), or with fast products of bfloat16, multiply them as they are.
-Others take twice as long as in float32, or many times: there the factors are made float32, some
-thousand rows at a time, and sums are rounded once. Which of the two a processor is no list knows,
+Others take longer than in float32: there the factors are made float32, some thousand rows at a
+time, and sums are rounded once. Which of the two a processor is no list knows,
 so it is measured, once, and kept (verdicts.py): the next run on this machine computes the same.
 """
 
