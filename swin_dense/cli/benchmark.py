@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from swin_dense.benchmarks.tables import Table
 
 WHAT = ("ops", "backbone", "memory", "growth")
+OPTIONS = {"compiled": "compile", "batch": "batch"}  # what some tables take -> its option
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of the image, in pixels (1216,800)",
     )
     parser.add_argument(
-        "--batch", type=options.positive, metavar="N", help="backbone, memory: images at a time (1)"
+        "--batch",
+        type=options.positive,
+        metavar="N",
+        help="backbone, training steps of memory: images at a time (1)",
     )
     parser.add_argument(
         "--compile", action="store_true", help="backbone: also against torch.compile of ours, timm"
@@ -65,7 +69,7 @@ def _benchmark(asked: argparse.Namespace) -> None:
 
     if asked.what == "ops" and extension.MISSING:
         raise InputError(f"nothing to compare: {extension.describe()}.")
-    _refuse_what_it_lacks(asked.what, {"compile": asked.compile, "batch": asked.batch})
+    _refuse_what_it_lacks(asked)
     if asked.choose:
         _choose(asked)
         return
@@ -98,15 +102,15 @@ def _benchmark(asked: argparse.Namespace) -> None:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _refuse_what_it_lacks(what: str, options: dict[str, int | None]) -> None:
+def _refuse_what_it_lacks(asked: argparse.Namespace) -> None:
     from swin_dense.benchmarks.tables import TABLES
 
-    for option, value in options.items():
-        takers = [name for name, t in TABLES.items() if any(x.startswith(option) for x in t.takes)]
-        if value and what not in takers:
+    for name, option in OPTIONS.items():
+        takers = [what for what, table in TABLES.items() if name in table.takes]
+        if getattr(asked, option) and asked.what not in takers:
             raise InputError(
-                f"--{option}: {what} has no rows about it, only {' and '.join(takers)}. Leave it "
-                "out."
+                f"--{option}: {asked.what} has no rows about it, only {' and '.join(takers)}. "
+                "Leave it out."
             )
 
 

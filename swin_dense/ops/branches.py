@@ -288,15 +288,13 @@ class _AddMlp(torch.autograd.Function):
             out = torch.empty_like(x)
             normed, active = run.buffer(x, x.shape[1]), run.buffer(x, len(weight1))
             hidden = x.new_empty(len(x), len(weight1), dtype=run.maps) if keep else None
-            room = run.room(x, 0)  # the rows of `active` serve
+            apart = run.products != run.maps
             for some in run.pieces(x):
                 n, a = (buffer[: some.stop - some.start] for buffer in (normed, active))
                 run.ops.norm_rows(x[some], *norm, n)
-                h = _product(
-                    n, w1, first1, a if hidden is None or room is not None else hidden[some]
-                )
-                if hidden is not None:
-                    _keep(h, hidden[some], room)
+                h = _product(n, w1, first1, a if hidden is None or apart else hidden[some])
+                if hidden is not None and apart:
+                    hidden[some].copy_(h)
                 run.ops.gelu_rows(h, then1, a)
                 y = _product(a, w2, first2, n)
                 run.ops.add_rows(x[some], y, then2, _some(factor, some), out[some])

@@ -35,16 +35,17 @@ for _name, _schema in _SCHEMAS.items():
         f"swin_dense::{_name}", "CompositeExplicitAutograd", getattr(reference, _name)
     )
 
-# What products may be of, beside float32; the rows are of float32 or of the same. On a CPU products
-# may also be wider than the rows (products.py).
-_NARROW = {"cpu": (torch.bfloat16,), "cuda": (torch.bfloat16, torch.float16)}
+_F32, _BF16, _F16 = torch.float32, torch.bfloat16, torch.float16
+# Of rows and of products, by kind of device; on a CPU these may be wider than those (products.py).
+_TYPES = {
+    "cpu": {(_F32, _F32), (_F32, _BF16), (_BF16, _BF16), (_BF16, _F32)},
+    "cuda": {(_F32, _F32), (_F32, _BF16), (_BF16, _BF16), (_F32, _F16), (_F16, _F16)},
+}
 
 
 def kernels_take(x: Tensor, products: torch.dtype) -> bool:
     """Tell whether torch.ops.swin_dense has kernels for these; if not, call `reference`."""
-    kind, dtypes = x.device.type, {x.dtype, products}
-    if kind not in extension.loaded() or products not in (torch.float32, *_NARROW[kind]):
-        return False
-    if x.dtype not in (torch.float32, products, *(_NARROW["cpu"] if kind == "cpu" else ())):
+    kind, dtypes = x.device.type, (x.dtype, products)
+    if kind not in extension.loaded() or dtypes not in _TYPES[kind]:
         return False
     return all(trust.instead("rows", x, dtype) is None for dtype in dtypes)

@@ -58,9 +58,7 @@ def processor() -> str:
 def path_of(*marks: str) -> Path:
     """Return where that is kept which holds for these marks together."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (
-        home / "swin_dense" / f"{hashlib.sha256(repr(list(marks)).encode()).hexdigest()[:20]}.json"
-    )
+    return home / "swin_dense" / f"{hashlib.sha256(repr(marks).encode()).hexdigest()[:20]}.json"
 
 
 def read(file: Path) -> dict[str, Any]:

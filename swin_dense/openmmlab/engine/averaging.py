@@ -6,6 +6,7 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch import nn
 
+from swin_dense.openmmlab.settings import additions
 from swin_dense.registry import HOOKS
 
 KEY = "ema_state_dict"  # of a checkpoint whose state_dict is an average
@@ -19,7 +20,7 @@ class Average(EMAHook):
     average reaches over the last tenth of a run until `momentum` is the greater one.
     """
 
-    def __init__(self, momentum: float = 0.0002) -> None:
+    def __init__(self, momentum: float = additions.MOMENTUM) -> None:
         super().__init__("MomentumAnnealingEMA", momentum=momentum, gamma=10, update_buffers=True)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -50,14 +50,14 @@ def tell(runner: Runner, folder: Path, kept: int) -> None:
     """Say at the start when the last one fits, but not all that are kept.
 
     Args:
-        kept: how many checkpoints lie there at once, the one that is written included; -1 if all
+        kept: how many checkpoints lie there at once, the one that is written included; 0 if all
             are kept.
     """
     needed, free = checkpoint_size(runner), shutil.disk_usage(folder).free
     if needed * max(kept, 2) > free:
         print_log(
             f"work_dir: a checkpoint takes {_in_words(needed)}, "
-            f"{kept if kept > 0 else 'several'} of them lie there at once, and {folder} has "
+            f"{kept or 'several'} of them lie there at once, and {folder} has "
             f"{_in_words(free)} left. It may become full.",
             "current",
         )

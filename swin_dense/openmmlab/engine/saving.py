@@ -32,8 +32,9 @@ class Checkpoints(CheckpointHook):
         super().before_train(runner)
         if self._on_a_disk():
             disk_space.require(runner, Path(self.out_dir))
-            kept = self.max_keep_ckpts + 1 if self.max_keep_ckpts > 0 else -1
-            disk_space.tell(runner, Path(self.out_dir), kept + bool(self.save_best))
+            most = self.max_keep_ckpts
+            kept = most + 1 + bool(self.save_best) if most > 0 else 0
+            disk_space.tell(runner, Path(self.out_dir), kept)
 
     def _on_a_disk(self) -> bool:
         return is_main_process() and Path(self.out_dir).is_dir()

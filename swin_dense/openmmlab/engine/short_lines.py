@@ -14,14 +14,14 @@ MOST = 4  # terms of the loss
 # What mmdet's metric prints of the numbers that the line after it has, mmengine's name of the run,
 # mmengine's warnings of its own old names, and that mmseg's metric has no prefix.
 NOT_FOR_THE_USER = (
-    *(
-        "\n Average Precision",
-        "\nAverage Precision",
-        "\n Average Recall",
-        "Evaluating ",
-        "Exp name",
-    ),
-    *('"FileClient"', '"HardDiskBackend"', "The prefix is not set in metric class"),
+    "\n Average Precision",
+    "\nAverage Precision",
+    "\n Average Recall",
+    "Evaluating ",
+    "Exp name",
+    '"FileClient"',
+    '"HardDiskBackend"',
+    "The prefix is not set in metric class",
 )
 
 
